@@ -1,0 +1,124 @@
+"""Every error a caller can meet, as one tree.
+
+    YadtqError
+    ├── SettingsError            a setting is wrong; nothing was started
+    ├── ServiceError             an embedded service could not be started or stopped
+    ├── InvalidTask              a task function cannot be registered as written
+    ├── SubmitError              nothing was published
+    │   ├── InvalidArguments     arguments do not fit the task's signature
+    │   └── TooLarge             the envelope is over the size limit
+    ├── SubmitUnknown            Kafka gave no report in time: published or not, nobody knows yet
+    ├── Unavailable              a store does not answer
+    │   ├── BrokerUnavailable
+    │   └── LedgerUnavailable
+    ├── NotFound                 no task has this id
+    ├── TaskFailed               the task ended FAILED; carries its error log
+    ├── ResultTimeout            not final yet when the wait was over
+    └── Superseded               a newer process runs under this worker's name
+
+One invariant: the text says what happened and what to do next; the facts stand as attributes.
+"""
+
+
+class YadtqError(Exception):
+    """Anything YADTQ raises on purpose."""
+
+
+class SettingsError(YadtqError):
+    """A setting is missing, unknown or out of range."""
+
+
+class ServiceError(YadtqError):
+    """An embedded service could not be started, reached or stopped."""
+
+
+class InvalidTask(YadtqError):
+    """A function cannot be registered as a task as it is written."""
+
+
+class SubmitError(YadtqError):
+    """The task was not published."""
+
+
+class InvalidArguments(SubmitError):
+    """The arguments do not fit the task's signature."""
+
+    def __init__(self, task_type: str, problem: str) -> None:
+        super().__init__(f"arguments of task {task_type!r} do not fit: {problem}")
+        self.task_type = task_type
+
+
+class TooLarge(SubmitError):
+    """The envelope is larger than Kafka is asked to carry."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the task takes {size_bytes:,} bytes and the limit is {limit_bytes:,}; "
+            "store the data elsewhere and pass a reference to it"
+        )
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class SubmitUnknown(YadtqError):
+    """Kafka did not report in time: the task may or may not be published.
+
+    Submit again with the same task id: it runs once, whichever of the two arrived.
+    """
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        super().__init__(
+            f"no delivery report for task {task_id!r} ({reason}); it may have been published. "
+            "Submit it again with the same task_id: one id runs once"
+        )
+        self.task_id = task_id
+
+
+class Unavailable(YadtqError):
+    """A store does not answer."""
+
+
+class BrokerUnavailable(Unavailable):
+    """Kafka does not answer."""
+
+
+class LedgerUnavailable(Unavailable):
+    """Redis or Valkey does not answer, or refuses the command."""
+
+
+class NotFound(YadtqError):
+    """No task has this id: never submitted, or finished longer ago than records are kept."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"no task has the id {task_id!r}: never submitted, or its record has expired")
+        self.task_id = task_id
+
+
+class TaskFailed(YadtqError):
+    """The task ended FAILED."""
+
+    def __init__(self, task_id: str, attempts: int, error_log: str) -> None:
+        last_line = error_log.strip().rsplit("\n", 1)[-1]
+        super().__init__(f"task {task_id!r} failed after {attempts} attempt(s): {last_line}")
+        self.task_id = task_id
+        self.attempts = attempts
+        self.error_log = error_log
+
+
+class ResultTimeout(YadtqError, TimeoutError):
+    """The task was not final when the wait was over. It goes on; wait again."""
+
+    def __init__(self, task_id: str, timeout_s: float) -> None:
+        super().__init__(f"task {task_id!r} is not final after {timeout_s:g} s; it goes on, wait again")
+        self.task_id = task_id
+        self.timeout_s = timeout_s
+
+
+class Superseded(YadtqError):
+    """A newer process runs under this worker's name, so this one has to leave."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"another process has started under the worker name {name!r}; this one leaves. Names are unique"
+        )
+        self.name = name

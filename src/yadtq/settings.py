@@ -1,0 +1,226 @@
+"""Where the services are and how a worker behaves, read once at the edge.
+
+One order for every address: argument > `YADTQ_KAFKA` / `YADTQ_REDIS` > `yadtq.toml` > what `yadtq up` runs in this
+folder > `localhost`. One invariant: a `Settings` is frozen and complete; nothing below the edge reads the environment.
+
+`yadtq.toml`, all of it optional:
+
+    kafka = "kafka+sasl+ssl://user:secret@k1:9093,k2:9093?sasl.mechanism=SCRAM-SHA-512"
+    redis = "rediss://user:secret@cache:6380/0"
+    prefix = "staging-"
+    [kafka_options]                 # anything librdkafka knows, for TLS and SASL in full
+    "ssl.ca.location" = "/etc/ssl/company.pem"
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from yadtq.errors import SettingsError
+
+DATA_FOLDER = ".yadtq"
+SERVICES_FILE = "services.json"
+TOML_FILE = "yadtq.toml"
+
+_SECURITY = {
+    "kafka": "PLAINTEXT",
+    "kafka+ssl": "SSL",
+    "kafka+sasl": "SASL_PLAINTEXT",
+    "kafka+sasl+ssl": "SASL_SSL",
+}
+
+
+@dataclass(frozen=True)
+class Address:
+    """An address and the reason it was chosen, for `yadtq config show`."""
+
+    value: str
+    source: str
+
+    @property
+    def masked(self) -> str:
+        """The address without its secrets."""
+        return mask(self.value)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which Kafka and which Redis, and under which names."""
+
+    kafka: Address
+    redis: Address
+    prefix: str = ""  # stands before every topic, group and key, so that environments can share a cluster
+    kafka_options: Mapping[str, str] = field(default_factory=dict)  # librdkafka properties, laid over the address's
+    max_task_bytes: int = 256 * 1024  # an envelope above this is refused before it is produced
+    max_result_bytes: int = 64 * 1024  # a result above this fails its task
+    record_ttl_s: int = 86_400  # how long the ledger remembers a finished task
+
+    def kafka_config(self) -> dict[str, str]:
+        """The librdkafka properties that reach this Kafka."""
+        return {**parse_kafka(self.kafka.value), **self.kafka_options}
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How one worker behaves."""
+
+    name: str
+    concurrency: int = 16  # slots: attempts that run at the same time
+    group: str = "workers"  # the Kafka consumer group
+    beat_s: float = 5.0  # between two heartbeats
+    lease_s: float = 10.0  # a beat later than this means DEAD, and the claims may be taken over
+    session_ms: int = 10_000  # Kafka moves a silent member's partitions after this
+    commit_s: float = 1.0  # the longest time between two commits of offsets that moved
+    commit_after: int = 500  # completions that bring a commit forward
+    grace_s: float = 30.0  # how long a drain waits for what runs
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name) > 100 or not self.name.isprintable():
+            raise SettingsError(f"a worker's name has 1 to 100 printable characters, not {self.name!r}")
+        if self.concurrency < 1:
+            raise SettingsError(f"concurrency is at least 1, not {self.concurrency}")
+        if not 0 < self.beat_s < self.lease_s:
+            raise SettingsError(f"the lease ({self.lease_s:g} s) must be longer than the beat ({self.beat_s:g} s)")
+
+
+def load(
+    *,
+    kafka: str | None = None,
+    redis: str | None = None,
+    folder: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Find the services and settings for a program that runs in `folder`.
+
+    Args:
+        kafka: Wins over everything else: `host:port[,host:port]`, or a URL `kafka[+sasl][+ssl]://...`.
+        redis: Wins over everything else: `host:port`, or a URL `redis://...` or `rediss://...`.
+        folder: Where `yadtq.toml` and the data folder are looked for; the working folder if left out.
+
+    Raises:
+        SettingsError: A value cannot be used, or `yadtq.toml` has a key nobody knows.
+    """
+    folder = folder or Path.cwd()
+    toml = _read_toml(folder / TOML_FILE)
+    running = _read_services(folder / DATA_FOLDER / SERVICES_FILE)
+
+    def find(name: str, argument: str | None, default: str) -> Address:
+        variable = f"YADTQ_{name.upper()}"
+        candidates = (
+            (argument, "argument"),
+            (environ.get(variable), f"environment variable {variable}"),
+            (toml.get(name), TOML_FILE),
+            (running.get(name), f"`yadtq up` in {folder}"),
+            (default, "default: nothing else was set"),
+        )
+        value, source = next((value, source) for value, source in candidates if value)
+        return Address(str(value), source)
+
+    settings = Settings(
+        kafka=find("kafka", kafka, "localhost:9092"),
+        redis=find("redis", redis, "localhost:6379"),
+        prefix=environ.get("YADTQ_PREFIX", str(toml.get("prefix", ""))),
+        kafka_options=_string_table(toml.get("kafka_options", {})),
+    )
+    settings.kafka_config()
+    redis_url(settings.redis.value)
+    return settings
+
+
+def parse_kafka(address: str) -> dict[str, str]:
+    """Turn an address into librdkafka properties.
+
+    Raises:
+        SettingsError: The address is neither `host:port[,...]` nor a `kafka...://` URL.
+    """
+    if "://" not in address:
+        return {"bootstrap.servers": _servers(address)}
+    url = urlsplit(address)
+    if url.scheme not in _SECURITY:
+        raise SettingsError(f"Kafka's address starts with one of {', '.join(f'{s}://' for s in _SECURITY)}")
+    user, _, servers = url.netloc.rpartition("@")
+    config = {"bootstrap.servers": _servers(servers), "security.protocol": _SECURITY[url.scheme]}
+    if user:
+        name, _, password = user.partition(":")
+        config |= {"sasl.mechanism": "PLAIN", "sasl.username": unquote(name), "sasl.password": unquote(password)}
+    return config | dict(parse_qsl(url.query))
+
+
+def redis_url(address: str) -> str:
+    """Turn `host:port` or a URL into a URL.
+
+    Raises:
+        SettingsError: It is neither.
+    """
+    url = address if "://" in address else f"redis://{address}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.scheme == "unix"):
+        raise SettingsError("Redis's address is host:port, redis://..., rediss://... or unix://...")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise SettingsError(f"Redis's address has no valid port: {mask(address)}") from None
+    return url
+
+
+def mask(address: str) -> str:
+    """Hide the secrets of an address: its password, and query values whose name speaks of one."""
+    if "://" not in address:
+        return address
+    url = urlsplit(address)
+    user, at, host = url.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    query = "&".join(
+        f"{key}=***" if any(word in key.lower() for word in ("password", "secret", "key")) else f"{key}={value}"
+        for key, value in parse_qsl(url.query)
+    )
+    return urlunsplit(url._replace(netloc=f"{name}{':***' if colon else ''}{at}{host}", query=query))
+
+
+def _servers(text: str) -> str:
+    for server in text.split(","):
+        host, colon, port = server.strip().rpartition(":")
+        if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
+            raise SettingsError(f"Kafka's address is host:port, several with commas between, not {server.strip()!r}")
+    return text
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    known = ("kafka", "redis", "prefix", "kafka_options")
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise SettingsError(f"{path} has the unknown key {key!r}{hint}")
+        if isinstance(value, dict) != (key == "kafka_options") or not isinstance(value, (str, dict)):
+            raise SettingsError(f"{path}: {key} is a {'table' if key == 'kafka_options' else 'string'}")
+    return table
+
+
+def _read_services(path: Path) -> dict[str, str]:
+    """What `yadtq up` wrote. It is removed by `yadtq down`, so its presence means running."""
+    try:
+        table = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read ({error}); run `yadtq down` and `yadtq up` again") from error
+    return {name: table[name] for name in ("kafka", "redis") if isinstance(table.get(name), str)}
+
+
+def _string_table(table: object) -> dict[str, str]:
+    """Librdkafka takes strings; TOML users write true and 30."""
+    if not isinstance(table, dict):
+        raise SettingsError("kafka_options is a table")
+    return {str(key): str(value).lower() if isinstance(value, bool) else str(value) for key, value in table.items()}

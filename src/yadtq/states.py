@@ -1,0 +1,33 @@
+"""The states of a task and the only table of legal moves between them.
+
+One invariant: a final state has no way out. Nothing else in the project decides what may follow what; the ledger's
+scripts are tested against this table.
+"""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a task stands, as users see it."""
+
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+
+FINAL = frozenset({State.SUCCESS, State.FAILED})
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    # QUEUED -> FAILED: nothing has to run to know it, such as an unknown task type.
+    State.QUEUED: frozenset({State.PROCESSING, State.FAILED}),
+    # PROCESSING -> PROCESSING: the owner died and another worker claims. -> QUEUED: a retry, or a claim given back.
+    State.PROCESSING: frozenset({State.PROCESSING, State.QUEUED, State.SUCCESS, State.FAILED}),
+    State.SUCCESS: frozenset(),
+    State.FAILED: frozenset(),
+}
+
+
+def may_follow(state: State, then: State) -> bool:
+    """Say whether a task may move from `state` to `then`."""
+    return then in TRANSITIONS[state]
