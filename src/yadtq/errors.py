@@ -13,6 +13,7 @@
     │   └── LedgerUnavailable
     ├── NotFound                 no task has this id
     ├── TaskFailed               the task ended FAILED; carries its error log
+    ├── InvalidResult            a result is not what the task's signature says
     ├── ResultTimeout            not final yet when the wait was over
     └── Superseded               a newer process runs under this worker's name
 
@@ -103,6 +104,14 @@ class TaskFailed(YadtqError):
         self.task_id = task_id
         self.attempts = attempts
         self.error_log = error_log
+
+
+class InvalidResult(YadtqError):
+    """A result cannot be JSON, is too large, or is not of the type that the task's signature names."""
+
+    def __init__(self, task_type: str, problem: str) -> None:
+        super().__init__(f"result of task {task_type!r} does not fit: {problem}")
+        self.task_type = task_type
 
 
 class ResultTimeout(YadtqError, TimeoutError):

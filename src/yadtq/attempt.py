@@ -1,0 +1,56 @@
+"""What a runner is given and what it gives back.
+
+One invariant: an attempt names everything its run needs, so a runner asks nobody, and an outcome names its attempt by
+number alone. Both are plain values; they can cross a pipe.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of user code, claimed and fenced."""
+
+    number: int  # unique within the life of one worker
+    task_id: str
+    task_type: str
+    args: bytes  # JSON array
+    kwargs: bytes  # JSON object
+    attempt: int  # how-manieth start of this task this is, from 1
+    fence: str  # what lets this attempt write, and no other
+
+
+class Ending(StrEnum):
+    """How the run of an attempt ended."""
+
+    RETURNED = "returned"
+    RAISED = "raised"
+    BAD_ARGUMENTS = "bad arguments"  # they do not fit the signature; the code did not run
+    BAD_RESULT = "bad result"  # it returned something that is not JSON or too large; running again would not help
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one attempt."""
+
+    number: int
+    ending: Ending
+    started_at_ms: int  # epoch ms, the runner's clock
+    finished_at_ms: int
+    result: bytes | None = None  # JSON, with RETURNED
+    error_log: str | None = None  # traceback or explanation, with everything else
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """User code of this attempt is about to start."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """This attempt had not started and will not: the answer to a recall."""
+
+    number: int

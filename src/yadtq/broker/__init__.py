@@ -1,0 +1,38 @@
+"""The broker port. Importing it loads no Kafka client; `connect` does."""
+
+from yadtq.broker.protocol import (
+    Broker,
+    Consumer,
+    Listener,
+    Message,
+    OnReport,
+    Producer,
+    Reader,
+    Record,
+    Report,
+    TopicPartition,
+    ensure_topic,
+)
+from yadtq.settings import Settings
+
+__all__ = [
+    "Broker",
+    "Consumer",
+    "Listener",
+    "Message",
+    "OnReport",
+    "Producer",
+    "Reader",
+    "Record",
+    "Report",
+    "TopicPartition",
+    "connect",
+    "ensure_topic",
+]
+
+
+def connect(settings: Settings) -> Broker:
+    """Return the broker that the settings name. Nothing is sent before it is used."""
+    from yadtq.broker.kafka import KafkaBroker
+
+    return KafkaBroker(settings.kafka_config(), settings.kafka.masked)

@@ -1,0 +1,340 @@
+"""The Kafka broker, and the only importer of confluent_kafka.
+
+One invariant: every call on one `KafkaConsumer` comes from the thread that made it. All calls on a consumer are
+serialised inside the client, so a second thread would wait behind a poll, or for ever (measured on 2.16).
+"""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import confluent_kafka as ck
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+from yadtq.broker.protocol import Listener, Message, OnReport, Record, Report, TopicPartition
+from yadtq.errors import BrokerUnavailable
+from yadtq.offsets import Position
+
+log = logging.getLogger("yadtq.kafka")
+# librdkafka speaks of every lost connection; the worker says once a second at most that Kafka does not answer.
+log.setLevel(logging.CRITICAL)
+
+ANSWER_S = 10.0
+PRODUCER_CONFIG = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "linger.ms": 0,  # batches form by themselves while one is under way; nothing waits for company
+    "message.timeout.ms": 25_000,
+    "message.max.bytes": 4 * 1024 * 1024,  # the topic decides; the client must not refuse a dead letter first
+    "partitioner": "murmur2_random",  # the same key goes where Java's producers put it
+}
+CONSUMER_CONFIG = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "earliest",  # never latest: tasks sent before the first worker would be skipped
+    "partition.assignment.strategy": "cooperative-sticky",
+    "heartbeat.interval.ms": 1_000,
+    "topic.metadata.refresh.interval.ms": 10_000,  # new partitions are seen in 4 s; with the default not in 90 s
+    "fetch.wait.max.ms": 50,
+    "fetch.queue.backoff.ms": 10,
+}
+READER_CONFIG = {
+    "enable.auto.commit": False,
+    "auto.offset.reset": "earliest",
+    "fetch.wait.max.ms": 50,
+    "fetch.queue.backoff.ms": 10,
+}
+REFUSALS = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+}
+
+
+class KafkaBroker:
+    """One cluster, by its librdkafka properties."""
+
+    def __init__(self, config: Mapping[str, str], shown: str) -> None:
+        self._config: dict[str, Any] = {
+            "client.id": "yadtq",
+            "log.connection.close": "false",
+            "reconnect.backoff.max.ms": "1000",
+            **config,
+        }
+        self._shown = shown
+        self._lock = threading.Lock()
+        self._admin: AdminClient | None = None
+
+    def producer(self) -> "KafkaProducer":
+        return KafkaProducer({**self._config, **PRODUCER_CONFIG})
+
+    def consumer(self, topic: str, group: str, listener: Listener, session_ms: int) -> "KafkaConsumer":
+        config = {**self._config, **CONSUMER_CONFIG, "group.id": group, "session.timeout.ms": session_ms}
+        return KafkaConsumer(config, topic, listener)
+
+    def reader(self) -> "KafkaReader":
+        return KafkaReader({**self._config, **READER_CONFIG, "group.id": f"yadtq-reader-{uuid.uuid4().hex}"})
+
+    def partitions(self) -> dict[str, int]:
+        try:
+            topics = self._client().list_topics(timeout=ANSWER_S).topics
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        return {name: len(topic.partitions) for name, topic in topics.items() if not name.startswith("__")}
+
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
+        try:
+            brokers = len(self._client().list_topics(timeout=ANSWER_S).brokers)
+            full = {**config, "min.insync.replicas": "2"} if brokers >= 3 else dict(config)
+            topic = NewTopic(name, partitions, replication_factor=min(3, brokers), config=full)
+            self._client().create_topics([topic])[name].result(ANSWER_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            raise self._unavailable(error) from error
+        except TimeoutError as error:
+            raise self._unavailable(error) from error
+        self._wait_for(name, partitions)
+        return True
+
+    def _wait_for(self, topic: str, partitions: int) -> None:
+        """Creation is acknowledged by the controller; brokers hear of it a moment later."""
+        deadline = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline:
+            found = self._client().list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
+            if len(found) == partitions and all(at.leader >= 0 for at in found.values()):
+                return
+            time.sleep(0.02)
+        raise BrokerUnavailable(f"topic {topic!r} was created and has no leader after {ANSWER_S:g} s; try again")
+
+    def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
+        count = self.partitions().get(topic, 0)
+        wanted = [ck.TopicPartition(topic, at) for at in range(count)]
+        first = self._list_offsets(wanted, OffsetSpec.earliest())
+        last = self._list_offsets(wanted, OffsetSpec.latest())
+        return {where: (first[where], last[where]) for where in first}
+
+    def _list_offsets(self, wanted: list[ck.TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        if not wanted:
+            return {}
+        try:
+            futures = self._client().list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S)
+            return {TopicPartition(at.topic, at.partition): f.result(ANSWER_S).offset for at, f in futures.items()}
+        except (KafkaException, TimeoutError) as error:
+            raise self._unavailable(error) from error
+
+    def committed(self, topic: str, group: str) -> dict[TopicPartition, Position]:
+        count = self.partitions().get(topic, 0)
+        wanted = [ck.TopicPartition(topic, at) for at in range(count)]
+        if not wanted:
+            return {}
+        request = [ConsumerGroupTopicPartitions(group, wanted)]
+        try:
+            answer = self._client().list_consumer_group_offsets(request, request_timeout=ANSWER_S)
+            found = answer[group].result(ANSWER_S).topic_partitions
+        except (KafkaException, TimeoutError) as error:
+            raise self._unavailable(error) from error
+        return {_where(at): Position(at.offset, at.metadata or "") for at in found if at.offset >= 0}
+
+    def close(self) -> None:
+        with self._lock:
+            self._admin = None
+
+    def _client(self) -> AdminClient:
+        with self._lock:
+            if self._admin is None:
+                self._admin = AdminClient(self._config, logger=log)
+            return self._admin
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailable:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+        return BrokerUnavailable(f"Kafka at {self._shown} does not answer: {reason}. Is it running? `yadtq status`")
+
+
+class KafkaProducer:
+    """A producer and the thread that serves its delivery reports."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = {**config, "error_cb": self._on_error}
+        self._lock = threading.Lock()
+        self._producer = ck.Producer(self._config, logger=log)
+        self._broken = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="yadtq-reports", daemon=True)
+        self._thread.start()
+
+    def produce(self, message: Message, on_report: OnReport) -> None:
+        def report(error: KafkaError | None, delivered: ck.Message) -> None:
+            if error is None:
+                on_report(Report(None, delivered.partition() or 0, delivered.offset() or 0))
+            else:
+                on_report(Report(error.str(), refused=error.code() in REFUSALS))
+
+        deadline = time.monotonic() + ANSWER_S
+        while True:
+            try:
+                self._send(message, report)
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    on_report(Report("the producer's buffer is full and Kafka takes nothing"))
+                    return
+                self._producer.poll(0.01)
+            except KafkaException as error:
+                on_report(Report(error.args[0].str(), refused=error.args[0].code() in REFUSALS))
+                return
+
+    def _send(self, message: Message, report: Any) -> None:
+        with self._lock:
+            if self._broken:  # an idempotent producer that met a fatal error takes nothing more, for ever
+                self._producer = ck.Producer(self._config, logger=log)
+                self._broken = False
+            self._producer.produce(
+                message.topic,
+                message.value,
+                key=message.key,
+                partition=-1 if message.partition is None else message.partition,
+                headers=dict(message.headers),
+                on_delivery=report,
+            )
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._broken = True
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            self._producer.poll(0.1)
+
+    def close(self, timeout_s: float) -> int:
+        left = self._producer.flush(timeout_s)
+        self._closing.set()
+        self._thread.join()
+        return left
+
+
+class KafkaConsumer:
+    """A member of a group on one topic."""
+
+    def __init__(self, config: dict[str, Any], topic: str, listener: Listener) -> None:
+        self._listener = listener
+        self._consumer = ck.Consumer({**config, "on_commit": self._on_commit}, logger=log)
+        self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def poll(self, timeout_s: float, most: int) -> list[Record]:
+        # consume(n, t) waits the whole t for n messages; poll waits for the first one only.
+        first = self._consumer.poll(timeout_s)
+        return _records([first, *self._consumer.consume(most - 1, 0)]) if first is not None else []
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        self._consumer.pause([ck.TopicPartition(*where) for where in partitions])
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        self._consumer.resume([ck.TopicPartition(*where) for where in partitions])
+
+    def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
+        offsets = [ck.TopicPartition(*where, at.offset, at.metadata) for where, at in positions.items()]
+        try:
+            # The guard: the broker takes a commit for a partition of another live member, store_offsets refuses it.
+            self._consumer.store_offsets(offsets=offsets)
+            if wait:
+                self._on_commit(None, self._consumer.commit(offsets=offsets, asynchronous=False) or [])
+            else:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._listener.committed(positions, error.args[0].str())
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _on_commit(self, error: KafkaError | None, partitions: Sequence[ck.TopicPartition]) -> None:
+        for at in partitions:
+            problem = error or at.error
+            position = {_where(at): Position(at.offset, at.metadata or "")}
+            self._listener.committed(position, problem.str() if problem else None)
+
+    def _on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        try:
+            found = consumer.committed(partitions, timeout=ANSWER_S)
+        except KafkaException as error:
+            # Without the bitmap some records are claimed again and answered as settled: slower, never wrong.
+            log.warning("committed offsets could not be read: %s", error)
+            found = partitions
+        # A start that was read together with its metadata, so that the bitmap counts from the right offset.
+        consumer.incremental_assign(
+            [ck.TopicPartition(at.topic, at.partition, at.offset) if at.offset >= 0 else _bare(at) for at in found]
+        )
+        self._listener.assigned({_where(at): Position(max(at.offset, 0), at.metadata or "") for at in found})
+
+    def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        self._listener.revoked([_where(at) for at in partitions])
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        self._listener.lost([_where(at) for at in partitions])
+        consumer.incremental_unassign(partitions)
+
+
+class KafkaReader:
+    """Reads whole topics without a group."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._consumer = ck.Consumer(config, logger=log)
+        self._watched: set[TopicPartition] = set()
+
+    def watch(self, starts: Mapping[TopicPartition, int]) -> None:
+        fresh = [ck.TopicPartition(*where, offset) for where, offset in starts.items() if where not in self._watched]
+        if fresh:
+            self._consumer.incremental_assign(fresh)
+            self._watched |= starts.keys()
+
+    def poll(self, timeout_s: float, most: int) -> list[Record]:
+        first = self._consumer.poll(timeout_s)
+        return _records([first, *self._consumer.consume(most - 1, 0)]) if first is not None else []
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _bare(at: ck.TopicPartition) -> ck.TopicPartition:
+    return ck.TopicPartition(at.topic, at.partition)
+
+
+def _where(at: ck.TopicPartition) -> TopicPartition:
+    return TopicPartition(at.topic, at.partition)
+
+
+def _records(messages: Sequence[ck.Message]) -> list[Record]:
+    """Records and errors come mixed. An error must not throw away the records around it: the client has moved on."""
+    records: list[Record] = []
+    problem: KafkaError | None = None
+    for message in messages:
+        error = message.error()
+        if error is None:
+            records.append(_record(message))
+        elif error.code() != KafkaError._PARTITION_EOF:
+            problem = error
+    if problem is not None and not records:
+        raise BrokerUnavailable(f"Kafka: {problem.str()}")
+    return records
+
+
+def _record(message: ck.Message) -> Record:
+    headers: Any = message.headers() or []
+    key: Any = message.key()
+    value: Any = message.value()
+    return Record(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        value or b"",
+        key,
+        {name: data or b"" for name, data in headers},
+        max(message.timestamp()[1], 0),
+    )

@@ -1,0 +1,148 @@
+"""What YADTQ needs of a broker: the port that Kafka and the memory broker both fill.
+
+One invariant: a `Consumer` belongs to one thread; a `Producer` and the `Broker` itself may be used from any.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from yadtq.errors import BrokerUnavailable
+from yadtq.offsets import Position
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as it lies in a partition."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+    key: bytes | None = None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+    timestamp_ms: int = 0
+
+    @property
+    def where(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to be produced. partition: None lets the key decide, or chance where there is none."""
+
+    topic: str
+    value: bytes
+    key: bytes | None = None
+    partition: int | None = None
+    headers: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a message. error: None where the broker has it durably; then the rest says where."""
+
+    error: str | None
+    partition: int = -1
+    offset: int = -1
+    refused: bool = False  # the broker will never take it: too large, unknown topic
+
+
+OnReport = Callable[[Report], None]
+
+
+class Producer(Protocol):
+    """Sends messages with acks=all and idempotence. Thread-safe."""
+
+    def produce(self, message: Message, on_report: OnReport) -> None:
+        """Send; `on_report` is called exactly once, on another thread or at once, and must be quick."""
+
+    def close(self, timeout_s: float) -> int:
+        """Wait for what is under way; return how many messages are still without a report."""
+
+
+class Listener(Protocol):
+    """Told of assignment changes, on the consumer's thread, inside `poll` or `close`."""
+
+    def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
+        """These are ours now, each from its committed position (offset 0 and no metadata where there is none)."""
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """These move on now; commits for them are still accepted until this returns."""
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """These are gone already; commits are refused."""
+
+    def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
+        """The broker answered a commit; error: None where it took it."""
+
+
+class Consumer(Protocol):
+    """A member of a consumer group on one topic. One thread owns it."""
+
+    def poll(self, timeout_s: float, most: int) -> list[Record]:
+        """Return at most `most` records, waiting for the first one only. Raises BrokerUnavailable."""
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
+        """Commit. The listener's `committed` hears the answer: before this returns with `wait`, else in a later poll.
+
+        What is not assigned to this member is refused here and never reaches the broker.
+        """
+
+    def close(self) -> None:
+        """Leave the group; the listener hears `revoked` first."""
+
+
+class Reader(Protocol):
+    """Reads whole topics from given offsets without a group. One thread owns it."""
+
+    def poll(self, timeout_s: float, most: int) -> list[Record]: ...
+
+    def watch(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions too, each from its offset."""
+
+    def close(self) -> None: ...
+
+
+class Broker(Protocol):
+    """Makes producers, consumers and readers, and answers questions about topics."""
+
+    def producer(self) -> Producer: ...
+
+    def consumer(self, topic: str, group: str, listener: Listener, session_ms: int) -> Consumer: ...
+
+    def reader(self) -> Reader: ...
+
+    def partitions(self) -> dict[str, int]:
+        """Return the number of partitions of each topic. Raises BrokerUnavailable."""
+
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
+        """Create a topic and wait until it can be used; False: it exists. Raises BrokerUnavailable."""
+
+    def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
+        """Return for each partition the first offset and the one behind the last. Raises BrokerUnavailable."""
+
+    def committed(self, topic: str, group: str) -> dict[TopicPartition, Position]:
+        """Return what the group has committed, for partitions where it has. Raises BrokerUnavailable."""
+
+    def close(self) -> None: ...
+
+
+def ensure_topic(broker: Broker, name: str, partitions: int, config: Mapping[str, str]) -> int:
+    """Create a topic if it is missing; return how many partitions it really has."""
+    if broker.create_topic(name, partitions, config):
+        return partitions
+    found = broker.partitions().get(name)
+    if found is None:
+        raise BrokerUnavailable(f"topic {name!r} was created and cannot be seen yet; try again")
+    return found

@@ -1,0 +1,105 @@
+"""Envelopes and outcome records to bytes and back.
+
+One invariant: no bytes make it raise anything but `Undecodable`, and `Undecodable` carries the bytes, so nothing that
+arrives is lost or stops a worker.
+"""
+
+import msgspec
+
+from yadtq.envelope import MAX_ID_CHARS, Envelope
+from yadtq.errors import YadtqError
+from yadtq.states import State
+
+VERSION = 1
+
+
+class Undecodable(YadtqError):
+    """These bytes are not an envelope; they belong in the dead-letter topic as they are."""
+
+    def __init__(self, data: bytes, reason: str) -> None:
+        super().__init__(f"not an envelope: {reason}")
+        self.data = data
+        self.reason = reason
+
+
+class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One record in `Q.outcomes`: the accepted outcome of a task. Any Kafka client may read it; JSON."""
+
+    task_id: str
+    task_type: str
+    state: State
+    attempts: int  # starts of user code, in all
+    fence: str  # epoch.counter of the attempt that was accepted
+    result: msgspec.Raw = msgspec.Raw(b"null")  # JSON, with SUCCESS
+    error_log: str | None = None  # with FAILED
+    worker: str | None = None  # who ran it; None where nothing ran
+    queued_at_ms: int = 0
+    started_at_ms: int | None = None
+    finished_at_ms: int | None = None
+    topic: str = ""  # where the envelope lies
+    partition: int = -1
+    offset: int = -1
+    version: int = VERSION
+
+
+_encoder = msgspec.json.Encoder()
+_envelopes = msgspec.json.Decoder(Envelope)
+_outcomes = msgspec.json.Decoder(OutcomeRecord)
+
+
+def encode(value: Envelope | OutcomeRecord) -> bytes:
+    """Write an envelope or an outcome record as JSON."""
+    return _encoder.encode(value)
+
+
+def decode(data: bytes) -> Envelope:
+    """Read an envelope.
+
+    Raises:
+        Undecodable: The bytes are not one, or are of a newer version.
+    """
+    try:
+        envelope = _envelopes.decode(data)
+        problem = _problem(envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(data, str(error)) from error
+    if problem:
+        raise Undecodable(data, problem)
+    return envelope
+
+
+def decode_outcome(data: bytes) -> OutcomeRecord:
+    """Read an outcome record.
+
+    Raises:
+        Undecodable: The bytes are not one.
+    """
+    try:
+        return _outcomes.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(data, str(error)) from error
+
+
+def id_problem(task_id: str) -> str | None:
+    """Say what is wrong with a task id, or None."""
+    if not 0 < len(task_id) <= MAX_ID_CHARS:
+        return f"task_id has 1 to {MAX_ID_CHARS} characters, not {len(task_id)}"
+    if not task_id.isprintable():
+        return "task_id has characters that cannot be printed"
+    return None
+
+
+def _problem(envelope: Envelope) -> str | None:
+    if envelope.version > VERSION:
+        return f"version {envelope.version} is newer than this worker knows ({VERSION}); update it, then replay"
+    if not bytes(envelope.task_args).lstrip().startswith(b"["):
+        return "task_args is not a JSON array"
+    if not bytes(envelope.task_kwargs).lstrip().startswith(b"{"):
+        return "task_kwargs is not a JSON object"
+    if not envelope.task_type:
+        return "task_type is empty"
+    if min(envelope.task_tries, envelope.generation, envelope.queued_at_ms) < 0 or envelope.max_attempts < 1:
+        return "task_tries, generation and queued_at_ms are at least 0 and max_attempts at least 1"
+    if max(envelope.task_tries, envelope.generation, envelope.max_attempts) > 2**31:
+        return "task_tries, generation and max_attempts are at most 2147483648"
+    return id_problem(envelope.task_id)

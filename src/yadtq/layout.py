@@ -1,0 +1,85 @@
+"""Every topic, consumer group, Redis key and time to live, in one place.
+
+One invariant: no other module spells a name that is kept in Kafka or Redis.
+"""
+
+import re
+from dataclasses import dataclass
+
+from yadtq.errors import SettingsError
+
+RUN_TTL_S = 7 * 86_400
+HISTORY_MS = 7 * 86_400_000
+QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueTopics:
+    """The topics of one queue."""
+
+    tasks: str  # envelopes; key: ordering key or none
+    outcomes: str  # accepted outcomes; key: task id; not compacted, or earlier attempts would be erased
+    dead: str  # dead letters with their bytes; key: task id
+
+    @property
+    def all(self) -> tuple[str, str, str]:
+        return (self.tasks, self.outcomes, self.dead)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names under one prefix, so that environments can share a cluster."""
+
+    prefix: str = ""
+
+    def queue(self, name: str) -> QueueTopics:
+        """The topics of queue `name`.
+
+        Raises:
+            SettingsError: Kafka would not take the name.
+        """
+        if not QUEUE_NAME.fullmatch(name) or name in (".", ".."):
+            raise SettingsError(f"a queue's name has 1 to 200 of the characters A-Z a-z 0-9 . _ -, not {name!r}")
+        if name.endswith((OUTCOMES, DEAD)):
+            raise SettingsError(f"a queue's name does not end in {OUTCOMES} or {DEAD}: {name!r}")
+        base = self.prefix + name
+        return QueueTopics(base, base + OUTCOMES, base + DEAD)
+
+    def queues(self, topics: set[str]) -> list[str]:
+        """The queues among the topics of a cluster: what has an outcomes topic beside it."""
+        found = (topic.removesuffix(OUTCOMES) for topic in topics if topic.endswith(OUTCOMES))
+        return sorted(
+            base.removeprefix(self.prefix) for base in found if base in topics and base.startswith(self.prefix)
+        )
+
+    def task(self, task_id: str) -> str:
+        """A hash: the record of one task. TTL: Settings.record_ttl_s once it is sealed, none before."""
+        return f"{self.prefix}yadtq:task:{task_id}"
+
+    @property
+    def heartbeats(self) -> str:
+        """A hash, one field a worker name. Capped: records of workers DEAD for a day are dropped at a beat."""
+        return f"{self.prefix}all_heartbeats"
+
+    @property
+    def epoch(self) -> str:
+        """A string: which life of the ledger this is. No TTL; missing means that Redis was wiped."""
+        return f"{self.prefix}yadtq:epoch"
+
+    @property
+    def runs(self) -> str:
+        """A hash, one field a topic: the runs of the original command lines. TTL: RUN_TTL_S after the last change."""
+        return f"{self.prefix}yadtq:runs"
+
+
+OUTCOMES = ".outcomes"
+DEAD = ".dlq"
+
+# Kafka record headers
+HEADER_REASON = "yadtq-reason"
+HEADER_SOURCE = "yadtq-source"
+HEADER_TASK = "yadtq-task"
+
+TASKS_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1"}
+OUTCOMES_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1"}
+DEAD_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(2 * 1024 * 1024)}

@@ -1,0 +1,54 @@
+"""The ledger port. Importing it loads no Redis client; `connect` does."""
+
+from yadtq.layout import Layout
+from yadtq.ledger.protocol import (
+    Accept,
+    Answer,
+    Answers,
+    Batch,
+    Beat,
+    Claim,
+    Elsewhere,
+    Ledger,
+    NewTask,
+    Over,
+    Pulse,
+    Refusal,
+    Release,
+    Run,
+    RunRecord,
+    Seal,
+    TaskRecord,
+    WorkerRecord,
+)
+from yadtq.settings import Settings, redis_url
+
+__all__ = [
+    "Accept",
+    "Answer",
+    "Answers",
+    "Batch",
+    "Beat",
+    "Claim",
+    "Elsewhere",
+    "Ledger",
+    "NewTask",
+    "Over",
+    "Pulse",
+    "Refusal",
+    "Release",
+    "Run",
+    "RunRecord",
+    "Seal",
+    "TaskRecord",
+    "WorkerRecord",
+    "connect",
+]
+
+
+def connect(settings: Settings) -> Ledger:
+    """Return the ledger that the settings name. Nothing is sent before it is used."""
+    from yadtq.ledger.redis import RedisLedger
+
+    layout = Layout(settings.prefix)
+    return RedisLedger(redis_url(settings.redis.value), settings.redis.masked, layout, settings.record_ttl_s)

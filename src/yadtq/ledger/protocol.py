@@ -1,0 +1,242 @@
+"""What YADTQ needs of a ledger: claims, outcomes, heartbeats and runs. The port that Redis and the memory ledger fill.
+
+One invariant: every method is one atomic move, safe to send again when its answer was lost. Time is the ledger's own
+clock. Everything raises LedgerUnavailable where the store does not answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from yadtq.states import FINAL, State
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The wish to run one opened record."""
+
+    token: str  # one per opened record and try: the same token gets the same answer (C2)
+    task_id: str
+    task_type: str
+    topic: str
+    partition: int
+    offset: int
+    queued_at_ms: int
+    tries: int  # attempts already made elsewhere
+    max_attempts: int
+    refusal: str = ""  # not empty: nothing here can run it; settle it FAILED with this error log
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Yes: run it under this fence."""
+
+    fence: str  # epoch.counter, raised by each claim, compared for equality
+    attempt: int  # how-manieth start of user code this is
+    failures: int  # how often the code failed before
+    started_at_ms: int
+    taken_from: str = ""  # the lost worker whose claim this takes over
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The task has its verdict: repeat its writes where `record.sealed` is false, then close."""
+
+    record: "TaskRecord"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A living worker holds it; ask again later."""
+
+    worker: str
+
+
+class Refusal(StrEnum):
+    """Why a whole batch of claims got no answer."""
+
+    WAIT = "WAIT"  # the ledger has no epoch: it was wiped or is new; open it first
+    DEAD = "DEAD"  # the asking incarnation is not alive; start a new one first
+
+
+Answer = Run | Over | Elsewhere | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Settle, step 1: make a verdict the one that counts, if the fence is still the present one."""
+
+    task_id: str
+    fence: str
+    state: State  # SUCCESS, FAILED, or QUEUED for a retry in place
+    failed: bool  # the code failed: counts against max_attempts
+    result: bytes | None = None
+    error_log: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Settle, step 3: Kafka has the outcome; only now it is final for users, and may expire."""
+
+    task_id: str
+    fence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give back a claim that has not started: QUEUED again, the attempt given back, the fence stays raised (C1)."""
+
+    task_id: str
+    fence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes to the ledger in one round trip."""
+
+    accepts: Sequence[Accept] = ()
+    seals: Sequence[Seal] = ()
+    releases: Sequence[Release] = ()
+    claims: Sequence[Claim] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.accepts or self.seals or self.releases or self.claims)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came back, each in the order of the batch."""
+
+    accepts: Sequence[
+        int | None
+    ] = ()  # epoch ms at which it was accepted; None: refused, the fence is not the present one
+    seals: Sequence[bool] = ()  # False: refused
+    claims: Sequence[Answer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task as the ledger has it."""
+
+    task_id: str
+    status: State  # as accepted; users see `shown`
+    sealed: bool
+    task_type: str
+    attempts: int
+    fence: str
+    worker: str | None
+    result: bytes | None
+    error_log: str | None
+    queued_at_ms: int | None
+    started_at_ms: int | None
+    finished_at_ms: int | None
+    topic: str
+    partition: int
+    offset: int
+
+    @property
+    def final(self) -> bool:
+        """Kafka has the outcome: users may see it, and it will not change."""
+        return self.sealed and self.status in FINAL
+
+    @property
+    def shown(self) -> State:
+        """The state for users: an accepted outcome that Kafka does not hold yet could still be lost with Redis (S1)."""
+        return State.PROCESSING if self.status in FINAL and not self.sealed else self.status
+
+
+class Pulse(StrEnum):
+    """The answer to a beat."""
+
+    ALIVE = "ALIVE"
+    DEAD = "DEAD"  # the beat before was too long ago: claims may have been taken over
+    SUPERSEDED = "SUPERSEDED"  # a newer process registered under the name
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One heartbeat. first: the start of a process. replaces: the incarnation that this one follows, after DEAD."""
+
+    name: str
+    incarnation: str
+    lease_ms: int
+    topic: str = ""
+    partitions: Sequence[int] = ()
+    host: str = ""
+    pid: int = 0
+    first: bool = False
+    replaces: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """One worker as `all_heartbeats` has it. status: ALIVE or DEAD by the allowed delay of whoever looked."""
+
+    name: str
+    status: str
+    last_heartbeat_ms: int
+    age_ms: int  # since the last beat, by the ledger's clock
+    incarnation: str = ""
+    topic: str = ""
+    partitions: Sequence[int] = field(default_factory=tuple)
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One run of the original command lines on a topic, from the first producer to the end."""
+
+    number: int  # from 1; 0: there was none yet
+    ended: bool
+    ending: bool  # every producer that is alive gave `end`: over as soon as everything is done
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task that Kafka has, for its QUEUED record."""
+
+    task_id: str
+    task_type: str
+    topic: str
+    partition: int
+    offset: int
+    queued_at_ms: int
+    tries: int = 0
+
+
+class Ledger(Protocol):
+    """The store of claims and outcomes. Thread-safe."""
+
+    def open(self) -> None:
+        """Give an empty ledger its epoch; one that has an epoch keeps it."""
+
+    def queued(self, tasks: Sequence[NewTask]) -> None:
+        """Write QUEUED records; a task that has a record keeps it, whatever it says."""
+
+    def exchange(self, worker: str, incarnation: str, batch: Batch) -> Answers:
+        """Send a batch of moves and return their answers. One round trip."""
+
+    def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
+        """Return the records of these tasks; None where there is none."""
+
+    def beat(self, beat: Beat) -> Pulse:
+        """Write a heartbeat, if it may be written."""
+
+    def leave(self, name: str, incarnation: str) -> None:
+        """Say that this incarnation is over: its claims may be taken over at once."""
+
+    def workers(self, allowed_ms: int = 0, *, mark: bool = False) -> list[WorkerRecord]:
+        """Return every worker with its status. allowed_ms: 0 takes each one's own lease; mark writes the status too."""
+
+    def run_beat(self, topic: str, producer: str, *, ended: bool = False, left: bool = False) -> RunRecord:
+        """Say that a producer is at work on a topic, gave `end`, or left. Opens a new run where the last one ended."""
+
+    def run_close(self, topic: str, number: int) -> None:
+        """End this run, if it is the present one."""
+
+    def runs(self) -> dict[str, RunRecord]:
+        """Return the present run of each topic."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,44 @@
+"""What is done about an outcome: a pure decision.
+
+One invariant: the same arguments give the same verdict; chance comes in as an argument. Deciding touches nothing:
+the verdict becomes true only when the ledger accepts it.
+
+Back-off is exponential with full jitter: the n-th wait is drawn evenly from 0 to base * 2^(n-1), up to the cap. Drawn
+evenly and not around a mean, because retries that were caused by one event must not come back together.
+Source: M. Brooker, "Exponential Backoff And Jitter", 2015.
+"""
+
+from dataclasses import dataclass
+
+from yadtq.attempt import Ending, Outcome
+from yadtq.states import State
+
+BASE_S = 0.25
+CAP_S = 1.0  # waits stay in place and hold their partition, so they are short
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be made durable about an attempt. state: SUCCESS, FAILED, or QUEUED for a retry in place."""
+
+    state: State
+    result: bytes | None = None  # JSON, with SUCCESS
+    error_log: str | None = None  # with FAILED and QUEUED
+    wait_s: float = 0.0  # before the next claim, with QUEUED
+
+
+def decide(outcome: Outcome, *, failures: int, max_attempts: int, chance: float) -> Verdict:
+    """Decide about an outcome.
+
+    Args:
+        outcome: What the runner gave back.
+        failures: How often the code of this task failed before.
+        max_attempts: How many failures end the task.
+        chance: A number from 0 to 1 that places the wait in its range.
+    """
+    if outcome.ending is Ending.RETURNED:
+        return Verdict(State.SUCCESS, result=outcome.result)
+    if outcome.ending is Ending.RAISED and failures + 1 < max_attempts:
+        wait_s = chance * min(CAP_S, BASE_S * 2.0**failures)
+        return Verdict(State.QUEUED, error_log=outcome.error_log, wait_s=wait_s)
+    return Verdict(State.FAILED, error_log=outcome.error_log)

@@ -1,0 +1,277 @@
+"""A task: a function with a name, its signature as the contract for its arguments, and how to submit it.
+
+One invariant: what `pack` accepted, `unpack` accepts in another process, because both check against the same signature
+and only JSON lies between them.
+
+JSON carries numbers, strings, lists and objects; dataclasses, enums, dates, UUIDs, msgspec structs and pydantic models
+are written and read by their annotations. Pydantic is not imported: a model is known by its two methods.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+
+import msgspec
+
+from yadtq.errors import InvalidArguments, InvalidResult, InvalidTask
+from yadtq.handle import Handle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a task is published."""
+
+    queue: str
+    key: str | None = None  # tasks with the same key go to the same partition
+    max_attempts: int = 3  # failures of the code that end the task
+    task_id: str | None = None  # one id runs once; made up where left out
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One task to publish: packed arguments and options."""
+
+    task_type: str
+    args: bytes
+    kwargs: bytes
+    options: Options
+
+
+class Outlet(Protocol):
+    """Where calls are published."""
+
+    def publish(self, calls: Sequence[Call], read: Callable[[bytes], R]) -> list[Handle[R]]: ...
+
+    async def publish_async(self, calls: Sequence[Call], read: Callable[[bytes], R]) -> list[Handle[R]]: ...
+
+
+class Task(Generic[P, R]):
+    """A registered function. Call it to run it here; `submit` it to run it on a worker."""
+
+    def __init__(self, function: Callable[..., Any], name: str, options: Options, outlet: Outlet) -> None:
+        self.function = function
+        self.name = name
+        self.options = options
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._outlet = outlet
+        self._signature = inspect.signature(function)
+        self._hints = _hints(function, name)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, as if it were no task."""
+        return typing.cast("R", self.function(*args, **kwargs))
+
+    def using(
+        self,
+        *,
+        queue: str | None = None,
+        key: str | None = None,
+        max_attempts: int | None = None,
+        task_id: str | None = None,
+    ) -> "Task[P, R]":
+        """Return this task with other options, for the submits that follow.
+
+        Args:
+            queue: Where it is published.
+            key: Tasks with the same key go to the same partition, in the order they were submitted.
+            max_attempts: How many failures of the code end it; at least 1.
+            task_id: The id, for one submit; one id runs once, however often it is submitted.
+        """
+        if max_attempts is not None and max_attempts < 1:
+            raise InvalidTask(f"max_attempts is at least 1, not {max_attempts}")
+        old = self.options
+        chosen = Options(
+            queue=queue or old.queue,
+            key=old.key if key is None else key,
+            max_attempts=max_attempts or old.max_attempts,
+            task_id=task_id or old.task_id,
+        )
+        return Task(self.function, self.name, chosen, self._outlet)
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Publish one call and return when Kafka has it.
+
+        Raises:
+            InvalidArguments: They do not fit the signature. Nothing was published.
+            TooLarge: Over the size limit. Nothing was published.
+            SubmitUnknown: Kafka gave no report in time. Submit again under the error's `task_id`.
+
+        Cost: one round trip to Kafka and one to Redis; about 1 ms on one machine.
+        """
+        return self._outlet.publish([self._call(args, kwargs)], self.read_result)[0]
+
+    async def submit_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Publish like `submit` without blocking the event loop that awaits it."""
+        return (await self._outlet.publish_async([self._call(args, kwargs)], self.read_result))[0]
+
+    def submit_many(self, calls: Iterable[Sequence[Any]]) -> list[Handle[R]]:
+        """Publish many calls at once; return one handle a call, in order, when Kafka has all of them.
+
+        Args:
+            calls: The positional arguments of each call.
+
+        Raises:
+            InvalidArguments, TooLarge: One call is wrong. Nothing was published.
+            SubmitUnknown: Kafka gave no report for at least one of them in time.
+        """
+        return self._outlet.publish([self._call(tuple(args), {}) for args in calls], self.read_result)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        return Call(self.name, *self.pack(args, kwargs), self.options)
+
+    def pack(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        """Check arguments against the signature and write them as a JSON array and a JSON object.
+
+        Raises:
+            InvalidArguments: They do not fit, or are not JSON.
+        """
+        try:
+            packed = (_encode(list(args)), _encode(dict(kwargs)))
+        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidArguments(self.name, str(error)) from error
+        self.unpack(*packed)
+        return packed
+
+    def unpack(self, args: bytes, kwargs: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Read arguments and convert each to the type that its parameter names.
+
+        Raises:
+            InvalidArguments: They do not fit the signature.
+        """
+        try:
+            bound = self._signature.bind(*msgspec.json.decode(args), **msgspec.json.decode(kwargs))
+        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidArguments(self.name, str(error)) from error
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = self._convert(name, value)
+        return bound.args, bound.kwargs
+
+    def _convert(self, name: str, value: Any) -> Any:
+        hint: Any = self._hints.get(name, Any)
+        kind = self._signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            hint = tuple[hint, ...]
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            hint = dict[str, hint]
+        try:
+            return msgspec.convert(value, hint, dec_hook=_from_json)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidArguments(self.name, f"{name}: {error}") from error
+
+    def write_result(self, result: object, limit_bytes: int) -> bytes:
+        """Write a result as JSON.
+
+        Raises:
+            InvalidResult: It is not JSON, or larger than `limit_bytes`.
+        """
+        try:
+            data = _encode(result)
+        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidResult(self.name, str(error)) from error
+        if len(data) > limit_bytes:
+            problem = f"{len(data):,} bytes and the limit is {limit_bytes:,}; store it elsewhere and return a reference"
+            raise InvalidResult(self.name, problem)
+        return data
+
+    def read_result(self, data: bytes) -> R:
+        """Read a result and convert it to the type that the signature names.
+
+        Raises:
+            InvalidResult: It is of another type.
+        """
+        try:
+            value = msgspec.json.decode(data)
+            return typing.cast("R", msgspec.convert(value, self._hints.get("return", Any), dec_hook=_from_json))
+        except msgspec.MsgspecError as error:
+            raise InvalidResult(self.name, str(error)) from error
+
+    @property
+    def parameters(self) -> list["Parameter"]:
+        """The signature, as a form shows it."""
+        return [
+            Parameter(
+                name,
+                inspect.formatannotation(parameter.annotation) if name in self._hints else "any",
+                parameter.default is inspect.Parameter.empty
+                and parameter.kind in (*POSITIONAL, parameter.KEYWORD_ONLY),
+                None if parameter.default is inspect.Parameter.empty else parameter.default,
+                parameter.kind in POSITIONAL,
+            )
+            for name, parameter in self._signature.parameters.items()
+        ]
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a task."""
+
+    name: str
+    type: str  # the annotation as written
+    required: bool
+    default: object  # None where there is none
+    positional: bool
+
+
+class Registry:
+    """The tasks that a worker knows, by name. Only what is registered can run; a name is never imported."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[..., Any]] = {}
+
+    def add(self, task: Task[..., Any]) -> None:
+        """Register a task.
+
+        Raises:
+            InvalidTask: Another function has this name.
+        """
+        if task.name in self._tasks:
+            raise InvalidTask(f"two tasks are named {task.name!r}; give one of them another name: @app.task(name=...)")
+        self._tasks[task.name] = task
+
+    def get(self, name: str) -> Task[..., Any] | None:
+        return self._tasks.get(name)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._tasks)
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+        for hint in hints.values():
+            if hint is not Any:
+                msgspec.json.Decoder(hint, dec_hook=_from_json)
+    except Exception as error:  # annotations are user code: anything can come out of them
+        raise InvalidTask(f"the annotations of task {name!r} cannot be used: {error}") from error
+    return hints
+
+
+def _encode(value: object) -> bytes:
+    return msgspec.json.encode(value, enc_hook=_to_json)
+
+
+def _to_json(value: object) -> object:
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+    return dump(mode="json")
+
+
+def _from_json(kind: type, value: object) -> object:
+    validate = getattr(kind, "model_validate", None)
+    if validate is None:
+        if isinstance(value, kind):
+            return value
+        raise TypeError(f"a {kind.__name__} cannot be read from JSON")
+    return validate(value)
