@@ -11,6 +11,10 @@ from typing import Protocol
 
 from yadtq.states import FINAL, State
 
+MAX_TAKEOVERS = 20  # lost workers that end a task
+FORGET_MS = 86_400_000  # a worker that was silent for so long is dropped
+PRODUCER_LEASE_MS = 10_000  # a producer that was silent for so long does not hold up the end of a run
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -17,6 +17,9 @@ from redis.retry import Retry
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import RUN_TTL_S, Layout
 from yadtq.ledger.protocol import (
+    FORGET_MS,
+    MAX_TAKEOVERS,
+    PRODUCER_LEASE_MS,
     Accept,
     Answer,
     Answers,
@@ -39,9 +42,6 @@ from yadtq.states import State
 
 T = TypeVar("T")
 ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a lease is left to try again
-MAX_TAKEOVERS = 20
-FORGET_MS = 86_400_000
-PRODUCER_LEASE_MS = 10_000
 NEEDS_LEASE = {"claim", "beat", "leave", "workers", "run"}
 # These may write when Redis is full: without its beat every worker would turn DEAD.
 ALLOW_OOM = {"beat", "leave"}
