@@ -1,0 +1,52 @@
+"""YADTQ: a distributed task queue on Apache Kafka.
+
+    import yadtq
+
+    app = yadtq.App("demo")
+
+    @app.task
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    handle = add.submit(1, 2)
+    print(handle.result(timeout_s=10))
+
+Importing this loads neither a Kafka nor a Redis client; they come with the first submit.
+"""
+
+import sys
+
+from yadtq.app import App
+from yadtq.errors import (
+    InvalidArguments,
+    NotFound,
+    ResultTimeout,
+    SubmitError,
+    SubmitUnknown,
+    TaskFailed,
+    TooLarge,
+    Unavailable,
+    YadtqError,
+)
+from yadtq.handle import Handle
+from yadtq.states import State
+from yadtq.task import Task
+
+if sys.platform == "win32":
+    raise ImportError("YADTQ runs on Linux and macOS; on Windows use WSL 2")
+
+__all__ = [
+    "App",
+    "Handle",
+    "InvalidArguments",
+    "NotFound",
+    "ResultTimeout",
+    "State",
+    "SubmitError",
+    "SubmitUnknown",
+    "Task",
+    "TaskFailed",
+    "TooLarge",
+    "Unavailable",
+    "YadtqError",
+]

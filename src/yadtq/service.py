@@ -6,6 +6,7 @@ raised again there: a loop never dies in silence.
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -40,6 +41,8 @@ class Service:
         self.stopping = threading.Event()
         self.failure: BaseException | None = None
         self.turns = 0  # grows while the loop moves; the heartbeat looks at it
+        self.ended = threading.Event()
+        self.watchers: list[Callable[[], None]] = []  # called on the thread when `run` has returned or raised
         self._thread = threading.Thread(target=self._guard, name=name, daemon=True)
 
     def start(self) -> None:
@@ -55,20 +58,16 @@ class Service:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
-
     def run(self) -> None:
         """The loop itself."""
         raise AssertionError("a service has a run of its own")
-
-    def on_failure(self, error: BaseException) -> None:
-        """Told once, on the thread, when `run` raised."""
 
     def _guard(self) -> None:
         try:
             self.run()
         except BaseException as error:  # kept, and raised again by whoever watches the service
             self.failure = error
-            self.on_failure(error)
+        finally:
+            self.ended.set()
+            for watcher in self.watchers:
+                watcher()

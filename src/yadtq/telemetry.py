@@ -5,6 +5,7 @@ quick; what a listener raises is logged and stops nobody.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,3 +69,23 @@ class Telemetry:
                 listener(event)
             except Exception:  # a broken listener must not stop the worker
                 log.exception("a listener failed on %s", event.kind)
+
+
+class Outage:
+    """Tells that a store does not answer: at once, then at most once a second, and once when it answers again."""
+
+    def __init__(self, telemetry: Telemetry, store: str) -> None:
+        self._telemetry = telemetry
+        self._store = store
+        self._told_mono: float | None = None
+
+    def failed(self, error: Exception) -> None:
+        now = time.monotonic()
+        if self._told_mono is None or now - self._told_mono >= 1.0:
+            self._told_mono = now
+            self._telemetry.tell(Event("unavailable", detail=f"{self._store}: {error}"))
+
+    def over(self) -> None:
+        if self._told_mono is not None:
+            self._told_mono = None
+            self._telemetry.tell(Event("available", detail=self._store))

@@ -1,0 +1,184 @@
+"""The thread that owns the Kafka consumer: it polls, commits, pauses and resumes, and nothing else.
+
+One invariant: what is committed comes from the tracker of the present assignment, so no commit passes a record whose
+fate is not durable. Trackers belong to one assignment: a completion for an older one is ignored (a duplicate beats a
+loss). When the process dies, the next owner reads from the last commit on.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from yadtq.broker import Broker, Consumer, Record, TopicPartition
+from yadtq.errors import BrokerUnavailable
+from yadtq.offsets import SPAN, Position, Tracker
+from yadtq.service import Clock, Service
+from yadtq.settings import WorkerSettings
+from yadtq.telemetry import Event, Outage, Telemetry
+
+POLL_S = 0.05
+POLL_MOST = 500
+WINDOW = 1_000  # unfinished records of a partition in memory; above it the partition is paused, below half resumed
+
+_numbers = itertools.count(1)
+
+
+class Assignment:
+    """One partition while this worker has it. Used by the intake and the engine, hence the lock."""
+
+    def __init__(self, where: TopicPartition, position: Position) -> None:
+        self.number = next(_numbers)
+        self.where = where
+        self.gone = False
+        self.paused = False
+        self.closed = 0  # completions since the last commit
+        self._tracker = Tracker(position.metadata, position.offset)
+        self._lock = threading.Lock()
+
+    def open(self, offset: int) -> bool:
+        with self._lock:
+            return self._tracker.open(offset)
+
+    def close(self, offset: int) -> None:
+        """The fate of a record is durable. Nothing happens where the partition has moved on meanwhile."""
+        with self._lock:
+            if not self.gone:
+                self._tracker.close(offset)
+                self.closed += 1
+
+    def committable(self) -> Position | None:
+        with self._lock:
+            return self._tracker.committable()
+
+    def committed(self, position: Position) -> None:
+        with self._lock:
+            self._tracker.committed(position)
+
+    def leave(self) -> None:
+        with self._lock:
+            self.gone = True
+
+    @property
+    def full(self) -> bool:
+        with self._lock:
+            return self._tracker.unfinished >= WINDOW or self._tracker.span >= SPAN
+
+    @property
+    def half_empty(self) -> bool:
+        with self._lock:
+            return self._tracker.unfinished <= WINDOW // 2 and self._tracker.span <= SPAN // 2
+
+
+class Intake(Service):
+    """Polls one topic as a member of a group and tells the engine what it gets and loses."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        topic: str,
+        settings: WorkerSettings,
+        telemetry: Telemetry,
+        clock: Clock,
+        *,
+        on_assigned: Callable[[Assignment], None],
+        on_gone: Callable[[Assignment], None],
+        on_record: Callable[[Assignment, Record], None],
+    ) -> None:
+        super().__init__("yadtq-intake")
+        self.assignments: dict[TopicPartition, Assignment] = {}
+        self._broker = broker
+        self._topic = topic
+        self._settings = settings
+        self._telemetry = telemetry
+        self._clock = clock
+        self._on_assigned = on_assigned
+        self._on_gone = on_gone
+        self._on_record = on_record
+        self._outage = Outage(telemetry, "Kafka")
+        self._commit_mono = 0.0
+
+    def run(self) -> None:
+        consumer = self._broker.consumer(self._topic, self._settings.group, self, self._settings.session_ms)
+        try:
+            while not self.stopping.is_set():
+                self.turn(consumer)
+        finally:
+            consumer.close()  # the revocation inside commits what is finished
+
+    def turn(self, consumer: Consumer) -> None:
+        """One round: poll, hand on, pause or resume, commit what is due."""
+        self.turns += 1
+        self._consumer = consumer
+        try:
+            records = consumer.poll(POLL_S, POLL_MOST)
+        except BrokerUnavailable as error:
+            self._outage.failed(error)
+            self.stopping.wait(POLL_S)
+            return
+        if records:
+            self._outage.over()
+        for record in records:
+            assignment = self.assignments.get(record.where)
+            if assignment is not None and assignment.open(record.offset):
+                self._on_record(assignment, record)
+        self._pace(consumer)
+        self._commit_due(consumer)
+
+    def _pace(self, consumer: Consumer) -> None:
+        """Pausing throws away what the client has fetched ahead, so it is done rarely and with hysteresis."""
+        for assignment in self.assignments.values():
+            if not assignment.paused and assignment.full:
+                assignment.paused = True
+                consumer.pause([assignment.where])
+            elif assignment.paused and assignment.half_empty:
+                assignment.paused = False
+                consumer.resume([assignment.where])
+
+    def _commit_due(self, consumer: Consumer) -> None:
+        now = self._clock.mono_s()
+        closed = sum(assignment.closed for assignment in self.assignments.values())
+        if now - self._commit_mono >= self._settings.commit_s or closed >= self._settings.commit_after:
+            self._commit_mono = now
+            self._commit(consumer, list(self.assignments), wait=False)
+
+    def _commit(self, consumer: Consumer, partitions: Sequence[TopicPartition], *, wait: bool) -> None:
+        positions: dict[TopicPartition, Position] = {}
+        for where in partitions:
+            assignment = self.assignments[where]
+            assignment.closed = 0
+            position = assignment.committable()
+            if position is not None:
+                positions[where] = position
+        if positions:
+            consumer.commit(positions, wait=wait)
+
+    # The broker's listener: called on this thread, inside poll and close.
+
+    def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
+        for where, position in partitions.items():
+            assignment = self.assignments[where] = Assignment(where, position)
+            self._telemetry.tell(Event("assigned", where.partition, position.offset))
+            self._on_assigned(assignment)
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        known = [where for where in partitions if where in self.assignments]
+        self._commit(self._consumer, known, wait=True)
+        self._drop(known, "revoked")
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        self._drop([where for where in partitions if where in self.assignments], "lost")
+
+    def _drop(self, partitions: Sequence[TopicPartition], kind: str) -> None:
+        for where in partitions:
+            assignment = self.assignments.pop(where)
+            assignment.leave()
+            self._telemetry.tell(Event(kind, where.partition))
+            self._on_gone(assignment)
+
+    def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
+        for where, position in positions.items():
+            if error is not None:  # the state stays dirty, so the next round commits it again
+                self._telemetry.tell(Event("commit_failed", where.partition, position.offset, detail=error))
+            elif where in self.assignments:
+                self.assignments[where].committed(position)
+                self._telemetry.tell(Event("committed", where.partition, position.offset))

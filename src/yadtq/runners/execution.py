@@ -1,0 +1,69 @@
+"""One run of user code, from its arguments to its outcome. Whatever the code does, an outcome comes back.
+
+One invariant: nothing that user code raises gets past here, not even SystemExit: in a slot's thread it would end the
+slot, and in a bare coroutine the event loop.
+"""
+
+import time
+import traceback
+from typing import Any
+
+from yadtq.attempt import Attempt, Ending, Outcome
+from yadtq.errors import InvalidArguments, InvalidResult
+from yadtq.task import Task
+
+ERROR_LOG_CHARS = 32 * 1024
+
+
+def execute(task: Task[..., Any], attempt: Attempt, limit_bytes: int) -> Outcome:
+    """Run a plain function here and now."""
+    started_at_ms = now_ms()
+    try:
+        args, kwargs = task.unpack(attempt.args, attempt.kwargs)
+        value = task.function(*args, **kwargs)
+        return returned(task, attempt, started_at_ms, value, limit_bytes)
+    except BaseException as error:  # user code may raise anything
+        return raised(attempt, started_at_ms, error)
+
+
+async def execute_async(task: Task[..., Any], attempt: Attempt, limit_bytes: int) -> Outcome:
+    """Run a coroutine function on the running event loop."""
+    started_at_ms = now_ms()
+    try:
+        args, kwargs = task.unpack(attempt.args, attempt.kwargs)
+        value = await task.function(*args, **kwargs)
+        return returned(task, attempt, started_at_ms, value, limit_bytes)
+    except BaseException as error:  # user code may raise anything
+        return raised(attempt, started_at_ms, error)
+
+
+def returned(task: Task[..., Any], attempt: Attempt, started_at_ms: int, value: object, limit_bytes: int) -> Outcome:
+    result = task.write_result(value, limit_bytes)
+    return Outcome(attempt.number, Ending.RETURNED, started_at_ms, now_ms(), result=result)
+
+
+def raised(attempt: Attempt, started_at_ms: int, error: BaseException) -> Outcome:
+    if isinstance(error, InvalidArguments) and error.task_type == attempt.task_type:
+        return Outcome(attempt.number, Ending.BAD_ARGUMENTS, started_at_ms, now_ms(), error_log=str(error))
+    if isinstance(error, InvalidResult) and error.task_type == attempt.task_type:
+        return Outcome(attempt.number, Ending.BAD_RESULT, started_at_ms, now_ms(), error_log=str(error))
+    return Outcome(attempt.number, Ending.RAISED, started_at_ms, now_ms(), error_log=_traceback(error))
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from user code on; of a long one the end, where the error is."""
+    frames = error.__traceback__.tb_next if error.__traceback__ else None
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    except Exception:  # an error whose own __str__ raises
+        text = f"{type(error).__name__} (its message cannot be shown)"
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return (
+        text
+        if len(text) <= ERROR_LOG_CHARS
+        else f"... {len(text) - ERROR_LOG_CHARS} characters left out ...\n" + (text[-ERROR_LOG_CHARS:])
+    )

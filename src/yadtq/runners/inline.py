@@ -1,0 +1,112 @@
+"""A runner in this process: threads for `def`, one event loop for `async def`.
+
+For the teaching consumers, for tests and for debugging: the process that fails is the one that owns the partitions.
+One invariant: an attempt is either waiting, and can be recalled, or has started, and ends in an outcome.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from yadtq.attempt import Attempt, Outcome, Recalled, Started
+from yadtq.runners.execution import execute, execute_async
+from yadtq.runners.protocol import Sink
+from yadtq.task import Registry, Task
+
+Around = Callable[[Attempt], AbstractContextManager[None]]
+
+
+class InlineRunner:
+    """Runs at most `slots` attempts at a time.
+
+    Args:
+        around: Entered before and left after each run of user code, on its thread; for consumers that fail on purpose.
+    """
+
+    def __init__(
+        self, registry: Registry, slots: int, sink: Sink, result_limit_bytes: int, around: Around | None = None
+    ) -> None:
+        self._registry = registry
+        self._slots = slots
+        self._sink = sink
+        self._limit_bytes = result_limit_bytes
+        self._around = around or (lambda _: contextlib.nullcontext())
+        self._waiting: deque[Attempt] = deque()
+        self._running = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads = [
+            threading.Thread(target=self._slot, name=f"yadtq-slot-{at}", daemon=True) for at in range(slots)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def room(self) -> int:
+        with self._changed:
+            return max(self._slots - self._running - len(self._waiting), 0)
+
+    def start(self, attempts: Sequence[Attempt]) -> None:
+        with self._changed:
+            self._waiting.extend(attempts)
+            self._changed.notify(len(attempts))
+
+    def recall(self, numbers: Sequence[int]) -> None:
+        wanted = set(numbers)
+        with self._changed:
+            recalled = [attempt for attempt in self._waiting if attempt.number in wanted]
+            self._waiting = deque(attempt for attempt in self._waiting if attempt.number not in wanted)
+        for attempt in recalled:
+            self._sink(Recalled(attempt.number))
+
+    def close(self, timeout_s: float) -> bool:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            idle = self._changed.wait_for(lambda: self._running == 0, timeout_s)
+        if self._loop is not None and idle:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        return idle
+
+    def _slot(self) -> None:
+        while (attempt := self._next()) is not None:
+            task = self._registry.get(attempt.task_type)
+            if task is None:
+                raise AssertionError(f"an attempt of the unknown task {attempt.task_type!r} was started")
+            self._sink(Started(attempt.number))
+            if task.is_async:
+                asyncio.run_coroutine_threadsafe(self._run_async(task, attempt), self._event_loop())
+            else:
+                with self._around(attempt):
+                    outcome = execute(task, attempt, self._limit_bytes)
+                self._finish(outcome)
+
+    def _next(self) -> Attempt | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or (self._waiting and self._running < self._slots))
+            if self._closed:
+                return None
+            self._running += 1
+            return self._waiting.popleft()
+
+    def _finish(self, outcome: Outcome) -> None:
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+        self._sink(outcome)
+
+    async def _run_async(self, task: Task[..., Any], attempt: Attempt) -> None:
+        with self._around(attempt):
+            outcome = await execute_async(task, attempt, self._limit_bytes)
+        self._finish(outcome)
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        with self._changed:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="yadtq-loop", daemon=True).start()
+            return self._loop

@@ -1,0 +1,176 @@
+"""The process that talks to Kafka and Redis: intake, engine, heartbeat and runner, started and stopped as one.
+
+One invariant: it leaves in an order that loses nothing and repeats nothing: first what runs is finished and settled,
+then the offsets are committed and the group is left, then the heartbeat ends, and only then its claims. A worker that
+is killed instead leaves all of that to the next owner.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from yadtq.app import App, ensure_queue
+from yadtq.broker import Record
+from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
+from yadtq.errors import BrokerUnavailable, LedgerUnavailable
+from yadtq.heartbeat import Heartbeat, Identity
+from yadtq.intake import Assignment, Intake
+from yadtq.runners import InlineRunner, Runner, Sink
+from yadtq.service import Clock, Service, SystemClock
+from yadtq.settings import WorkerSettings
+from yadtq.telemetry import Outage, Telemetry
+
+log = logging.getLogger("yadtq")
+LOOK_S = 0.5
+LEAVE_S = 10.0
+
+
+class Worker:
+    """One worker on one queue.
+
+    Args:
+        app: Whose tasks it knows, and where Kafka and Redis are.
+        settings: How it behaves.
+        queue: Which queue it serves; the app's where left out.
+        partitions: How many partitions the queue gets if it is missing; None waits until somebody creates it.
+        make_runner: What runs the code; threads in this process where left out.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        settings: WorkerSettings,
+        *,
+        queue: str | None = None,
+        partitions: int | None = None,
+        make_runner: Callable[[Sink], Runner] | None = None,
+        telemetry: Telemetry | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.telemetry = telemetry or Telemetry()
+        self._app = app
+        self._settings = settings
+        self._topics = app.layout.queue(queue or app.name)
+        self._partitions = partitions
+        self._clock = clock or SystemClock()
+        self._make_runner = make_runner or self._inline
+        self._leave = threading.Event()
+        self._wake = threading.Event()
+        self._services: list[Service] = []
+
+    def _inline(self, sink: Sink) -> Runner:
+        return InlineRunner(self._app.registry, self._settings.concurrency, sink, self._app.settings.max_result_bytes)
+
+    def drain(self) -> None:
+        """Ask the worker to finish what runs and leave. Safe in a signal handler."""
+        self._leave.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Work until `drain` is called.
+
+        Raises:
+            Superseded: A newer process runs under this worker's name.
+        """
+        if not self._wait_for_queue():
+            return
+        identity = Identity(self._settings.name, self._settings.lease_s, self._clock)
+        producer = self._app.broker.producer()
+        engine = Engine(
+            self._app.registry,
+            self._app.ledger,
+            producer,
+            self._topics,
+            identity,
+            self.telemetry,
+            self._clock,
+            make_runner=self._make_runner,
+            nudge=lambda: heartbeat.nudge(),
+        )
+        intake = self._intake(engine)
+        heartbeat = self._heartbeat(identity, engine, intake)
+        self._services = [intake, engine, heartbeat]
+        for service in self._services:
+            service.watchers.append(self._wake.set)
+            service.start()
+        try:
+            self._watch()
+            self._drain(engine)
+        finally:
+            self._stop(intake, engine, heartbeat, identity)
+            producer.close(LEAVE_S)
+        self._raise_failure()
+
+    def _intake(self, engine: Engine) -> Intake:
+        def on_record(assignment: Assignment, record: Record) -> None:
+            engine.inbox.put(Arrived(assignment, record))
+
+        return Intake(
+            self._app.broker,
+            self._topics.tasks,
+            self._settings,
+            self.telemetry,
+            self._clock,
+            on_assigned=lambda assignment: engine.inbox.put(Assigned(assignment)),
+            on_gone=lambda assignment: engine.inbox.put(Gone(assignment)),
+            on_record=on_record,
+        )
+
+    def _heartbeat(self, identity: Identity, engine: Engine, intake: Intake) -> Heartbeat:
+        return Heartbeat(
+            self._app.ledger,
+            identity,
+            self._settings,
+            self._topics.tasks,
+            self.telemetry,
+            self._clock,
+            partitions=lambda: sorted(where.partition for where in list(intake.assignments)),
+            moving=(intake, engine),
+            on_reborn=lambda: engine.inbox.put(Reborn()),
+        )
+
+    def _wait_for_queue(self) -> bool:
+        """Create the queue's topics, or wait for them; False: asked to leave meanwhile."""
+        outage = Outage(self.telemetry, "Kafka")
+        told = False
+        while not self._leave.is_set():
+            try:
+                found = self._app.broker.partitions().get(self._topics.tasks) or self._partitions
+                if found:
+                    ensure_queue(self._app.broker, self._topics, found)
+                    outage.over()
+                    return True
+                if not told:
+                    log.info("waiting for topic %s: the producer creates it", self._topics.tasks)
+                    told = True
+            except BrokerUnavailable as error:
+                outage.failed(error)
+            self._leave.wait(LOOK_S)
+        return False
+
+    def _watch(self) -> None:
+        """Wait until asked to leave, or until a loop ended by itself: a worker does not go on with a part missing."""
+        while not self._leave.is_set() and not any(service.ended.is_set() for service in self._services):
+            self._wake.wait()
+            self._wake.clear()
+
+    def _drain(self, engine: Engine) -> None:
+        if not any(service.ended.is_set() for service in self._services):
+            engine.inbox.put(Drain())
+            if not engine.join(self._settings.grace_s):
+                log.warning("%g s of grace are over; what still runs is left to another worker", self._settings.grace_s)
+
+    def _stop(self, intake: Intake, engine: Engine, heartbeat: Heartbeat, identity: Identity) -> None:
+        for service in (engine, intake, heartbeat):
+            service.stop()
+            service.join(LEAVE_S)
+        engine.runner.close(0.0)
+        try:
+            self._app.ledger.leave(identity.name, identity.incarnation)
+        except LedgerUnavailable as error:
+            log.warning("could not say good-bye, so the claims wait for the lease to end: %s", error)
+
+    def _raise_failure(self) -> None:
+        for service in self._services:
+            if service.failure is not None:
+                raise service.failure
