@@ -43,8 +43,9 @@ from yadtq.states import State
 T = TypeVar("T")
 ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a lease is left to try again
 NEEDS_LEASE = {"claim", "beat", "leave", "workers", "run"}
-# These may write when Redis is full: without its beat every worker would turn DEAD.
-ALLOW_OOM = {"beat", "leave"}
+# These may write when Redis is full: without its beat every worker would turn DEAD, without its seal no record would
+# ever expire and make room. What brings new data (claim, accept, queued) is refused.
+ALLOW_OOM = {"beat", "leave", "workers", "seal", "release", "run"}
 NAMES = ("claim", "accept", "seal", "release", "queued", "beat", "leave", "workers", "run")
 
 

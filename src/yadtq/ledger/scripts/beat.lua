@@ -8,7 +8,7 @@ elseif old and first == '0' and not alive(KEYS[1], name, incarnation) then
   return 'DEAD'                                                       -- C6: a new incarnation first
 end
 -- Put together as text: decoding and encoding would turn an empty list into an object.
-local beat = string.format('{"status":"ALIVE","left":false,"incarnation":"%s","last_heartbeat_ms":%.0f,"lease_ms":%d,',
-  incarnation, now, ARGV[5])
+local beat = string.format('{"status":"ALIVE","left":false,"incarnation":%s,"last_heartbeat_ms":%.0f,"lease_ms":%d,',
+  cjson.encode(incarnation), now, ARGV[5])
 redis.call('HSET', KEYS[1], name, beat .. string.sub(ARGV[6], 2))
 return 'ALIVE'

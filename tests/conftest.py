@@ -1,0 +1,48 @@
+"""Fixtures for all tests. Real services in tests are real: where they cannot be started, the tests fail."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from yadtq.dev.services import Services
+
+# A shared machine may be slow at any moment; how long one example takes says nothing about the code.
+settings.register_profile("yadtq", deadline=None)
+settings.load_profile("yadtq")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real: talks to a real Kafka or Valkey")
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """A Kafka and a Valkey for this session, on free ports. They end with it, whatever ends it."""
+    with Services.started(tmp_path_factory.mktemp("services")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def kafka_address(services: Services) -> str:
+    """The real Kafka, as host:port."""
+    return services.kafka
+
+
+@pytest.fixture(scope="session")
+def redis_url(services: Services) -> str:
+    """The real Valkey."""
+    return services.redis
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix for topics, groups and keys that no other test has, so that tests can share the services."""
+    return f"t{uuid.uuid4().hex[:12]}-"
+
+
+@pytest.fixture
+def topic(prefix: str) -> str:
+    """The name of a topic that no other test has. It is not created."""
+    return f"{prefix}q"

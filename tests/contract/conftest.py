@@ -1,0 +1,33 @@
+"""Every port in each of its implementations."""
+
+from collections.abc import Iterator
+
+import pytest
+from ledger_bench import Bench, MemoryBench, RedisBench, redis_bench
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
+def empty_ledger(request: pytest.FixtureRequest, prefix: str) -> Iterator[Bench]:
+    """A ledger of each kind that nobody has opened."""
+    if request.param == "memory":
+        yield MemoryBench()
+    else:
+        with redis_bench(request.getfixturevalue("redis_url"), prefix) as bench:
+            yield bench
+
+
+@pytest.fixture
+def bench(empty_ledger: Bench) -> Bench:
+    """A ledger of each kind with an epoch and two living workers, w1 and w2."""
+    empty_ledger.ledger.open()
+    empty_ledger.start("w1", "w2")
+    return empty_ledger
+
+
+@pytest.fixture
+def real(redis_url: str, prefix: str) -> Iterator[RedisBench]:
+    """The real ledger alone, with an epoch and the worker w1."""
+    with redis_bench(redis_url, prefix) as bench:
+        bench.ledger.open()
+        bench.start("w1")
+        yield bench
