@@ -171,8 +171,8 @@ def test_a_wait_is_ended_by_an_interrupt() -> None:
 def test_a_lock_keeps_a_second_one_out_until_it_is_given_back(tmp_path: Path) -> None:
     interrupt = Interrupt()
     interrupt.raised = True  # so that a wait ends at once
-    with exclusive(tmp_path / "lock", Interrupt()), pytest.raises(KeyboardInterrupt):
-        with exclusive(tmp_path / "lock", interrupt):
-            pytest.fail("two held one lock")
+    lock = tmp_path / "lock"
+    with exclusive(lock, Interrupt()), pytest.raises(KeyboardInterrupt), exclusive(lock, interrupt):
+        pytest.fail("two held one lock")
     with exclusive(tmp_path / "lock", interrupt):
         pass

@@ -211,7 +211,7 @@ class _Crew:
             except OSError as error:  # the HTTP client's errors are OSErrors too
                 if error.errno == errno.ENOSPC:
                     raise
-                return "there is no connection" if "onnect" in type(error).__name__ else type(error).__name__
+                return _in_words(error)
             except Exception as error:  # whatever a client library raises for "not there"
                 return str(error)[:200]
             if not jar.is_in(path):
@@ -223,6 +223,12 @@ class _Crew:
         if self.stop:
             raise Stopped
         self.sizes.append(size_bytes)
+
+
+def _in_words(error: OSError) -> str:
+    """What went wrong on the way. The client's own text is long and names hosts."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    return "there is no connection" if "ConnectionError" in kinds else f"the download broke off ({kinds[0]})"
 
 
 @contextmanager
@@ -237,4 +243,4 @@ def storage_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise ServiceError(f"no space left in {folder}; make room and run this again") from error
-        raise ServiceError(f"{folder} cannot be used: {error.strerror or error}") from error
+        raise ServiceError(f"{folder} cannot be used: {error}") from error

@@ -27,7 +27,8 @@ class Java:
     """A Java that can run Kafka."""
 
     path: Path
-    version: str
+    number: int  # the feature version: 17
+    version: str  # the whole of it: 17.0.15
     build: str  # all that `-version` says, which differs between two builds of one version
 
     @property
@@ -48,7 +49,7 @@ def find(environ: Mapping[str, str] = os.environ) -> Java:
         text = _version_text(path)
         number, version = parse_version(text)
         if number >= OLDEST:
-            return Java(path, version, text)
+            return Java(path, number, version, text)
         if number:
             too_old = too_old or f"Java {version} at {path} is too old: "
     raise ServiceError(

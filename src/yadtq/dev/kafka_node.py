@@ -97,7 +97,10 @@ class KafkaNode:
         with reporter.download("fetching Kafka") as on_progress:
             jars = self._jars.provide(interrupt, on_progress)
         archive = java.Archive.of(found, self._jars.digest, self._archives, self._folder)
-        run = [str(found.path), *HEAP, *archive.options(found), *self._logging(), "-cp", ":".join(map(str, jars))]
+        # Kafka frees mapped files in a way that newer ones warn of, and will refuse one day.
+        allow = ["--sun-misc-unsafe-memory-access=allow"] if found.number >= 24 else []
+        options = [*HEAP, *allow, *archive.options(found), *self._logging()]
+        run = [str(found.path), *options, "-cp", ":".join(map(str, jars))]
         self._folder.mkdir(exist_ok=True)
         if not self._data.exists():
             reporter.state(self.name, "formatting its data folder")

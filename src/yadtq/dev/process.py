@@ -95,8 +95,9 @@ class Process:
         return ended
 
     def kill(self) -> None:
-        """End the process now and wait until it is gone."""
-        self.identity.signal(signal.SIGKILL)
+        """End the process and what it started now, and wait until it is gone."""
+        if self.alive:
+            os.killpg(self.identity.pid, signal.SIGKILL)  # it leads a group, since it has a session of its own
         wait_until(lambda: not self.alive, KILL_S, Interrupt())
         if self._child is not None and not self.alive:
             self._child.wait()

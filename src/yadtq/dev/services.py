@@ -11,7 +11,7 @@ each was started; services of `started` are killed.
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,8 +145,9 @@ class Services:
                     self._renew_web(before)
                     self._start_all([self._web_node()], begun)
             except BaseException:
-                for name in reversed(begun):
-                    self._end(name)
+                with ExitStack() as undo:  # ends all of them, also when ending one fails
+                    for name in begun:
+                        undo.callback(self._end, name)
                 raise
             return begun
 
@@ -200,7 +201,8 @@ class Services:
                 launched[node.name] = self._launch(node)
         for node in nodes:
             self._await(node, launched.get(node.name))
-            self._reporter.state(node.name, "ready")
+            if node.name in launched:
+                self._reporter.state(node.name, "ready")
 
     def _launch(self, node: Node) -> Launch:
         """Start one service and note it; it is not ready yet."""
@@ -213,18 +215,25 @@ class Services:
             launch.command, log=node.log, folder=self.folder, environment=launch.environment, minded=self._minded
         )
         self._processes[node.name] = process
+        try:
+            self._note(node, process, number, launch.version)
+        except BaseException:
+            process.kill()  # nobody else would know of it
+            raise
+        return launch
+
+    def _note(self, node: Node, process: Process, number: int, version: str) -> None:
         record = Record(
             pid=process.identity.pid,
             birth=process.identity.birth,
             port=number,
             address=node.address(number),
-            version=launch.version,
+            version=version,
             started_at_ms=time.time_ns() // 1_000_000,
             log=str(node.log),
         )
         self._records.write({**self._records.read(), node.name: record})
         self._records.keep_port(node.name, number)
-        return launch
 
     def _await(self, node: Node, launch: Launch | None) -> None:
         """Wait until a service is ready. One that ends instead is started again where that may help."""
@@ -306,7 +315,9 @@ class Services:
         return ValkeyNode(self.folder / "redis", self._logs)
 
     def _web_node(self) -> Node:
-        return WebNode(self.kafka, self.redis, self._logs)
+        records = self._records.read()
+        kafka, redis = (records[name].address if name in records else "" for name in ("kafka", "redis"))
+        return WebNode(kafka, redis, self._logs)
 
     def _check_space(self) -> None:
         for folder in (self.folder, cache_folder()):

@@ -1,0 +1,39 @@
+"""The command line `yadtq`: one module a noun, each registering its commands on the app that it is given.
+
+One invariant: an error that YADTQ raises on purpose ends as one line on stderr and exit code 1, never as a traceback.
+
+Modules load what they need inside their commands, so that `yadtq --help` stays quick.
+"""
+
+import sys
+
+import typer
+
+from yadtq.cli import config, services
+from yadtq.errors import YadtqError
+
+NOUNS = (services, config)  # in the order of `yadtq --help`
+
+
+def build() -> typer.Typer:
+    """Put the commands together."""
+    app = typer.Typer(
+        name="yadtq",
+        help="A distributed task queue on Kafka.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for noun in NOUNS:
+        noun.register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    if sys.platform == "win32":
+        raise SystemExit("yadtq runs on Linux and macOS; on Windows use it inside WSL 2")
+    try:
+        build()()
+    except YadtqError as error:
+        raise SystemExit(f"yadtq: {error}") from None
