@@ -64,6 +64,7 @@ class App:
         settings: Everything at once, instead of the two.
         broker: A broker of your own, such as the memory broker.
         ledger: A ledger of your own, such as the memory ledger.
+        registry: The tasks of another app, to be served with other settings.
     """
 
     def __init__(
@@ -75,10 +76,11 @@ class App:
         settings: Settings | None = None,
         broker: Broker | None = None,
         ledger: Ledger | None = None,
+        registry: Registry | None = None,
     ) -> None:
         Layout().queue(name)
         self.name = name
-        self.registry = Registry()
+        self.registry = registry or Registry()
         self._addresses = kafka, redis
         self._own_settings = settings
         self._own_broker, self._own_ledger = broker, ledger
@@ -245,7 +247,9 @@ class Sent:
 class Publisher:
     """Calls to records in Kafka, then to QUEUED records in the ledger."""
 
-    def __init__(self, broker: Broker, ledger: Ledger, layout: Layout, limit_bytes: int) -> None:
+    def __init__(
+        self, broker: Broker, ledger: Ledger, layout: Layout, limit_bytes: int, first_turn: int | None = None
+    ) -> None:
         self.unrecorded: set[str] = set()  # Kafka has them, their QUEUED record could not be written
         self._broker = broker
         self._ledger = ledger
@@ -253,41 +257,49 @@ class Publisher:
         self._limit_bytes = limit_bytes
         self._producer: Producer = broker.producer()
         self._turns: dict[str, tuple[int, float]] = {}  # partitions of a topic, and until when that is fresh
-        self._counter = itertools.count(random.randrange(1 << 16))  # many short clients must not all begin at 0
+        # Many short-lived clients must not all begin at partition 0.
+        self._counter = itertools.count(random.randrange(1 << 16) if first_turn is None else first_turn)
+
+    def prepare(self, call: Call) -> Envelope:
+        """Make the envelope of a call. Nothing is sent.
+
+        Raises:
+            InvalidArguments: The id cannot be used.
+            TooLarge: Over the size limit.
+        """
+        task_id = call.options.task_id or uuid.uuid4().hex
+        problem = codec.id_problem(task_id)
+        if problem:
+            raise InvalidArguments(call.task_type, problem)
+        envelope = Envelope(
+            task_id=task_id,
+            task_type=call.task_type,
+            task_args=msgspec.Raw(call.args),
+            task_kwargs=msgspec.Raw(call.kwargs),
+            task_tries=call.tries,
+            queued_at_ms=time.time_ns() // 1_000_000,
+            max_attempts=call.options.max_attempts,
+        )
+        size_bytes = len(codec.encode(envelope))
+        if size_bytes > self._limit_bytes:
+            raise TooLarge(size_bytes, self._limit_bytes)
+        return envelope
 
     def send(self, calls: Sequence[Call]) -> Sent:
         """Give calls to the producer. What is wrong with any of them is found before the first is sent."""
-        tasks = [self._envelope(call) for call in calls]
-        values = [codec.encode(task) for task in tasks]
-        for value in values:
-            if len(value) > self._limit_bytes:
-                raise TooLarge(len(value), self._limit_bytes)
+        tasks = [self.prepare(call) for call in calls]
         queues = [self._layout.queue(call.options.queue) for call in calls]
         partitions = [self._partition(topics, call.options.key) for topics, call in zip(queues, calls, strict=True)]
         sent = Sent(tasks, [topics.tasks for topics in queues])
         if not tasks:
             sent.done.set_result(None)
-        for call, task, value, topic, partition in zip(calls, tasks, values, sent.topics, partitions, strict=True):
+        for call, task, topic, partition in zip(calls, tasks, sent.topics, partitions, strict=True):
             key = None if call.options.key is None else call.options.key.encode()
-            self._send(sent, task.task_id, Message(topic, value, key, partition))
+            self._send(sent, task.task_id, Message(topic, codec.encode(task), key, partition))
         return sent
 
     def _send(self, sent: Sent, task_id: str, message: Message) -> None:
         self._producer.produce(message, lambda report: sent.report(task_id, report))
-
-    def _envelope(self, call: Call) -> Envelope:
-        task_id = call.options.task_id or uuid.uuid4().hex
-        problem = codec.id_problem(task_id)
-        if problem:
-            raise InvalidArguments(call.task_type, problem)
-        return Envelope(
-            task_id=task_id,
-            task_type=call.task_type,
-            task_args=msgspec.Raw(call.args),
-            task_kwargs=msgspec.Raw(call.kwargs),
-            queued_at_ms=time.time_ns() // 1_000_000,
-            max_attempts=call.options.max_attempts,
-        )
 
     def _partition(self, topics: QueueTopics, key: str | None) -> int | None:
         """The next partition in turn; with a key the key decides."""

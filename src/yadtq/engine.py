@@ -251,8 +251,7 @@ class Engine(Service):
                 case Over(record) if record.sealed:
                     self._tell("settled", work)
                     self._close(work)
-                case Over(record):  # S3: accepted by somebody, and perhaps never written: write all of it again
-                    self._tell("settled", work)
+                case Over(record):  # S3: accepted, and perhaps never written: write all of it again
                     self._lanes.done(work)
                     self._write(writes_of(work, outcome_again(record), self._topics))
                 case Elsewhere(worker):

@@ -58,6 +58,11 @@ class Service:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the loop was started and has not ended."""
+        return self._thread.ident is not None and not self.ended.is_set()
+
     def run(self) -> None:
         """The loop itself."""
         raise AssertionError("a service has a run of its own")

@@ -41,6 +41,7 @@ class Call:
     args: bytes
     kwargs: bytes
     options: Options
+    tries: int = 0  # attempts already made elsewhere
 
 
 class Outlet(Protocol):

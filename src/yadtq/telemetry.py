@@ -26,6 +26,7 @@ class Event:
 
 
 EVENTS = {
+    "waiting": "the queue's topic is not there yet; somebody else creates it; detail is its name",
     "assigned": "the group gave this worker a partition; offset is where it continues",
     "revoked": "a partition moved on; offset is what was committed",
     "lost": "a partition was taken away without notice",
@@ -33,7 +34,7 @@ EVENTS = {
     "succeeded": "a task ended SUCCESS; told when it is final",
     "failed": "a task ended FAILED; told when it is final; detail is the last line of its error log",
     "retrying": "an attempt failed and another follows; detail says when",
-    "settled": "a record arrived whose task is final already; its writes were repeated and nothing ran",
+    "settled": "a record arrived whose task is final already; nothing ran",
     "elsewhere": "a record's task is held by another worker that is alive; it is asked again",
     "taken_over": "a task whose worker was lost is claimed here; detail is the lost worker",
     "dead_lettered": "bytes that are no envelope went to the dead-letter topic; detail is the reason",

@@ -6,6 +6,8 @@ is killed instead leaves all of that to the next owner.
 """
 
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable
 
@@ -18,7 +20,7 @@ from yadtq.intake import Assignment, Intake
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.service import Clock, Service, SystemClock
 from yadtq.settings import WorkerSettings
-from yadtq.telemetry import Outage, Telemetry
+from yadtq.telemetry import Event, Outage, Telemetry
 
 log = logging.getLogger("yadtq")
 LOOK_S = 0.5
@@ -141,7 +143,7 @@ class Worker:
                     outage.over()
                     return True
                 if not told:
-                    log.info("waiting for topic %s: the producer creates it", self._topics.tasks)
+                    self.telemetry.tell(Event("waiting", detail=self._topics.tasks))
                     told = True
             except BrokerUnavailable as error:
                 outage.failed(error)
@@ -174,3 +176,20 @@ class Worker:
         for service in self._services:
             if service.failure is not None:
                 raise service.failure
+
+
+def drain_on_signals(worker: Worker, say: Callable[[str], None]) -> None:
+    """Let the first SIGINT or SIGTERM drain the worker and the second end the process at once."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def leave(number: int, _frame: object) -> None:
+        os._exit(128 + number)
+
+    def drain(_number: int, _frame: object) -> None:
+        for number in numbers:
+            signal.signal(number, leave)
+        say("finishing what runs; once more to leave at once")
+        worker.drain()
+
+    for number in numbers:
+        signal.signal(number, drain)

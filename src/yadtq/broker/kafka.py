@@ -96,6 +96,7 @@ class KafkaBroker:
             self._client().create_topics([topic])[name].result(ANSWER_S)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                self._wait_for(name, None)  # somebody else may have made it a moment ago
                 return False
             raise self._unavailable(error) from error
         except TimeoutError as error:
@@ -103,12 +104,12 @@ class KafkaBroker:
         self._wait_for(name, partitions)
         return True
 
-    def _wait_for(self, topic: str, partitions: int) -> None:
+    def _wait_for(self, topic: str, partitions: int | None) -> None:
         """Creation is acknowledged by the controller; brokers hear of it a moment later."""
         deadline = time.monotonic() + ANSWER_S
         while time.monotonic() < deadline:
             found = self._client().list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
-            if len(found) == partitions and all(at.leader >= 0 for at in found.values()):
+            if len(found) >= (partitions or 1) and all(at.leader >= 0 for at in found.values()):
                 return
             time.sleep(0.02)
         raise BrokerUnavailable(f"topic {topic!r} was created and has no leader after {ANSWER_S:g} s; try again")

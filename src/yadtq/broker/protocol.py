@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
 
 
@@ -127,7 +126,7 @@ class Broker(Protocol):
         """Return the number of partitions of each topic. Raises BrokerUnavailable."""
 
     def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
-        """Create a topic and wait until it can be used; False: it exists. Raises BrokerUnavailable."""
+        """Create a topic; False: it existed. Either way it can be used now. Raises BrokerUnavailable."""
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
         """Return for each partition the first offset and the one behind the last. Raises BrokerUnavailable."""
@@ -140,9 +139,4 @@ class Broker(Protocol):
 
 def ensure_topic(broker: Broker, name: str, partitions: int, config: Mapping[str, str]) -> int:
     """Create a topic if it is missing; return how many partitions it really has."""
-    if broker.create_topic(name, partitions, config):
-        return partitions
-    found = broker.partitions().get(name)
-    if found is None:
-        raise BrokerUnavailable(f"topic {name!r} was created and cannot be seen yet; try again")
-    return found
+    return partitions if broker.create_topic(name, partitions, config) else broker.partitions()[name]

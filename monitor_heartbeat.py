@@ -1,0 +1,11 @@
+"""Show which workers are ALIVE and which are DEAD: python3 monitor_heartbeat.py"""
+
+import sys
+
+import use_venv  # noqa: F401
+
+from yadtq.classic.console import run
+from yadtq.classic.heartbeats import main
+
+if __name__ == "__main__":
+    sys.exit(run(main))

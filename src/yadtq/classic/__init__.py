@@ -1,0 +1,1 @@
+"""The original command lines: producer.py, consumer.py, guarantee_consumer.py and monitor_heartbeat.py."""

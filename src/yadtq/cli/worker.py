@@ -1,0 +1,88 @@
+"""`yadtq worker module:app`: run one worker."""
+
+import importlib
+import logging
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from yadtq.errors import SettingsError
+
+if TYPE_CHECKING:
+    from yadtq.app import App
+
+
+def register(app: typer.Typer) -> None:
+    app.command("worker")(worker)
+
+
+def worker(
+    target: Annotated[str, typer.Argument(help="where the app is, as module:app", metavar="MODULE:APP")],
+    name: Annotated[str | None, typer.Option(help="the worker's name, unique; default: host and process id")] = None,
+    queue: Annotated[str | None, typer.Option(help="the queue it serves; default: the app's")] = None,
+    concurrency: Annotated[int, typer.Option(help="tasks at a time, one a partition")] = 16,
+    partitions: Annotated[int, typer.Option(help="partitions of the queue, if it has to be created")] = 8,
+    group: Annotated[str, typer.Option(help="the Kafka consumer group")] = "workers",
+    grace: Annotated[float, typer.Option(help="seconds that a drain waits for what runs")] = 30.0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say what happens to every task")] = False,
+) -> None:
+    """Run the tasks of an app until Ctrl+C, which finishes what runs first; twice leaves at once."""
+    from yadtq.settings import WorkerSettings
+    from yadtq.telemetry import Event, Telemetry
+    from yadtq.worker import Worker, drain_on_signals
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log = logging.getLogger("yadtq")
+    app = load_app(target)
+    name = name or f"{socket.gethostname()}-{os.getpid()}"
+    telemetry = Telemetry()
+
+    def show(event: Event) -> None:
+        if verbose or event.kind in (
+            "assigned",
+            "revoked",
+            "lost",
+            "reborn",
+            "unavailable",
+            "available",
+            "dead_lettered",
+        ):
+            where = f" partition {event.partition}" if event.partition >= 0 else ""
+            log.info("%s%s %s %s", event.kind, where, event.task_id, event.detail)
+
+    def say(text: str) -> None:
+        os.write(sys.stderr.fileno(), f"{name}: {text}\n".encode())  # in a signal handler; logging holds locks
+
+    telemetry.listen(show)
+    settings = WorkerSettings(name, concurrency=concurrency, group=group, grace_s=grace)
+    running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry)
+    drain_on_signals(running, say)
+    log.info("%s serves queue %s: %s", name, queue or app.name, ", ".join(app.registry.names) or "no tasks")
+    log.info("Kafka %s, Redis %s", app.settings.kafka.masked, app.settings.redis.masked)
+    running.run()
+    log.info("%s has left: %s", name, dict(telemetry.counts))
+
+
+def load_app(target: str) -> "App":
+    """Import `module:app`, from the working folder too.
+
+    Raises:
+        SettingsError: There is no such module, or no app in it.
+    """
+    from yadtq.app import App
+
+    module_name, _, attribute = target.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise  # the module is there; something that it imports is not
+        raise SettingsError(f"there is no module {module_name!r} in this folder or environment") from None
+    found = getattr(module, attribute or "app", None)
+    if not isinstance(found, App):
+        raise SettingsError(f"{module_name} has no yadtq.App named {attribute or 'app'!r}; write module:app")
+    return found
