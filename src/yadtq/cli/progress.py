@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from yadtq.dev.node import Reporter
 
 NAMES = {"kafka": "Kafka", "redis": "Valkey", "web": "Web app"}
+DONE = ("ready", "stopped")  # what a service does last in a command
 
 
 @contextmanager
@@ -70,8 +71,8 @@ class Bars:
 
     def state(self, service: str, text: str) -> None:
         task = self._task(NAMES[service])
-        ready = text == "ready"
-        self._progress.update(task, doing=text, total=1 if ready else None, completed=1 if ready else 0)
+        done = text in DONE
+        self._progress.update(task, doing=text, total=1 if done else None, completed=1 if done else 0)
 
     @contextmanager
     def download(self, text: str) -> "Iterator[OnProgress]":

@@ -115,9 +115,9 @@ def _table(states: "list[State]") -> "RenderableType":
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("Service", "State", "Address", "Process", "Started", "Version"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column != "Version")
     for state in states:
-        started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.record.started_at_ms / 1000))
+        started = time.strftime("%d %b %H:%M", time.localtime(state.record.started_at_ms / 1000))
         mark = Text(state.state, MARKS[state.state])
         table.add_row(state.title, mark, state.record.address, str(state.record.pid), started, state.record.version)
     return table

@@ -164,6 +164,7 @@ class Services:
             for name in ended:
                 self._reporter.state(name, "stopping")
                 self._end(name)
+                self._reporter.state(name, "stopped")
             return ended
 
     def status(self) -> list[State]:
