@@ -9,10 +9,10 @@ import sys
 
 import typer
 
-from yadtq.cli import config, services
+from yadtq.cli import config, demo, services, web, worker
 from yadtq.errors import YadtqError
 
-NOUNS = (services, config)  # in the order of `yadtq --help`
+NOUNS = (services, worker, web, demo, config)  # in the order of `yadtq --help`
 
 
 def build() -> typer.Typer:

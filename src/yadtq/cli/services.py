@@ -47,7 +47,7 @@ def up(
     from yadtq.dev.services import Services
 
     began_mono = time.monotonic()
-    with _signals() as interrupt, reporter() as told:
+    with signals() as interrupt, reporter() as told:
         services = Services(data, web=web, reporter=told, interrupt=interrupt)
         started = services.up()
     took = f"Ready in {time.monotonic() - began_mono:.1f} s." if started else "Already running."
@@ -59,7 +59,7 @@ def down(data: Data = Path(DATA_FOLDER)) -> None:
     from yadtq.cli.progress import reporter
     from yadtq.dev.services import Services
 
-    with _signals() as interrupt, reporter() as told:
+    with signals() as interrupt, reporter() as told:
         ended = Services(data, reporter=told, interrupt=interrupt).down()
     typer.echo(f"Stopped; the data stays in {data}." if ended else f"Nothing is running in {data}.")
 
@@ -133,7 +133,7 @@ def _show(content: "RenderableType") -> None:
 
 
 @contextmanager
-def _signals() -> "Iterator[Interrupt]":
+def signals() -> "Iterator[Interrupt]":
     """Turn signals into a flag that every wait looks at, and leave with exit code 130 after one.
 
     Raises:

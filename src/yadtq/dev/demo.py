@@ -108,7 +108,7 @@ class Demo:
             say = self._say
             cast.start("monitor", [*script, str(self._root / "monitor_heartbeat.py"), "--topic", "demo"], say)
             consumer = [*script, str(self._root / "consumer.py")]
-            cast.start(DOOMED, [*consumer, DOOMED, "demo"], say)
+            cast.start(DOOMED, [*consumer, DOOMED, "demo", "--fail-after", "3"], say)
             cast.start("worker-2", [*consumer, "worker-2", "demo", "--never-fail"], say)
             cast.start("stand-by", [*script, str(self._root / "guarantee_consumer.py"), "stand-by", "demo"], say)
             self._wait_for_workers(cast)

@@ -38,7 +38,8 @@ class WebNode:
         return tail(self.log)
 
     def launch(self, number: int, _reporter: Reporter, _interrupt: Interrupt) -> Launch:
-        command = [sys.executable, "-m", "yadtq", "web", "--port", str(number)]
+        data = str(self.log.parent.parent)
+        command = [sys.executable, "-m", "yadtq", "web", "--port", str(number), "--data", data]
         return Launch(command, "yadtq web", self._environment)
 
     def stopped(self) -> None:
