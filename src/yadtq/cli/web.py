@@ -1,0 +1,67 @@
+"""`yadtq web`: the pages and the JSON API on this machine.
+
+One invariant: what is wrong with the arguments is said before anything is started or any user code is imported.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from yadtq.app import App
+from yadtq.errors import SettingsError
+from yadtq.settings import DATA_FOLDER
+
+
+def register(cli: typer.Typer) -> None:
+    """Put the commands on the command line."""
+    cli.command("web")(web)
+
+
+def web(
+    app: Annotated[str, typer.Argument(help="Where your tasks are, module:app. Left out: the example tasks.")] = "",
+    host: Annotated[str, typer.Option(help="The address to listen on: loopback only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8080,
+    task_file: Annotated[
+        Path | None,
+        typer.Option(help="Append submitted tasks to this file, for `tail -n +1 -f FILE | python3 producer.py ...`."),
+    ] = None,
+    data: Annotated[Path, typer.Option(help="The folder of the lists' file; deleting the file rebuilds it.")] = Path(
+        DATA_FOLDER
+    ),
+) -> None:
+    """Show tasks, workers and queues in the browser, and submit tasks by form."""
+    try:
+        from yadtq.web.server import address, bind, serve
+        from yadtq.web.site import create_app
+    except ImportError as error:
+        raise SettingsError(
+            f"`yadtq web` needs the web extra ({error.name} is missing): pip install 'yadtq[web]'"
+        ) from error
+    listener = bind(host, port)
+    listener.listen()
+    loaded = _load(app)
+    site = create_app(loaded, readmodel_path=data / "web" / "readmodel.sqlite", task_file=task_file)
+    typer.echo(f"YADTQ is at {address(listener)}  (Ctrl+C ends it)")
+    serve(site, listener)
+
+
+def _load(where: str) -> App:
+    """Import the app that `module:app` names, from the working folder too."""
+    if not where:
+        from yadtq.classic.tasks import app
+
+        return app
+    module, colon, name = where.partition(":")
+    if not colon:
+        raise SettingsError(f"an app is named module:app, not {where!r}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"{where} cannot be imported: {error}") from error
+    if not isinstance(found, App):
+        raise SettingsError(f"{where} is a {type(found).__name__} and has to be a yadtq.App")
+    return found

@@ -1,0 +1,115 @@
+"""The web app on memory ports: in process for the API, on a port of its own for the browser."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Error, Page, sync_playwright
+from scene import Scene
+
+from yadtq.web.server import Server, address, bind
+from yadtq.web.site import create_app
+
+BASE = "http://127.0.0.1:8080"
+INSTALL = "Install it: apt-get install chromium"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture
+def client(scene: Scene, tmp_path: Path) -> Iterator[TestClient]:
+    site = create_app(scene.app, readmodel_path=tmp_path / "readmodel.sqlite")
+    with TestClient(site, base_url=BASE, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def task_file(tmp_path: Path) -> Path:
+    return tmp_path / "a_tasks.txt"
+
+
+@pytest.fixture
+def file_client(scene: Scene, tmp_path: Path, task_file: Path) -> Iterator[TestClient]:
+    """The web app that writes to a task file."""
+    site = create_app(scene.app, readmodel_path=tmp_path / "readmodel.sqlite", task_file=task_file)
+    with TestClient(site, base_url=BASE, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def url(scene: Scene, tmp_path: Path) -> Iterator[str]:
+    """The web app on a real port."""
+    site = create_app(scene.app, readmodel_path=tmp_path / "readmodel.sqlite")
+    listener = bind("127.0.0.1", 0)
+    listener.listen()
+    server = Server(site)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield address(listener)
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+    assert not thread.is_alive(), "the server does not end"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail(f"no chromium is on PATH. {INSTALL}")
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, env={**os.environ})
+        except Error as error:
+            pytest.fail(f"{path} does not start: {error}. {INSTALL}")
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, and everything that must not happen on it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.wrongs: list[str] = []
+        page.on("console", lambda message: self._wrong(message.type in ("error", "warning"), message.text))
+        page.on("pageerror", lambda error: self._wrong(True, str(error)))
+        page.on("dialog", lambda dialog: (self._wrong(True, f"a dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: self._wrong(not request.url.startswith(url), f"asks {request.url}"))
+
+    def _wrong(self, wrong: bool, what: str) -> None:
+        if wrong:
+            self.wrongs.append(what)
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.url + path)
+        self.page.wait_for_selector("#live:not([hidden]):not(.live-off)")
+        return self.page
+
+
+@pytest.fixture
+def watched(browser: Browser, url: str) -> Iterator[Watched]:
+    """A page of a browser. Errors, CSP violations, dialogs and requests to other hosts fail the test."""
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        watched = Watched(context.new_page(), url)
+        watched.page.set_default_timeout(10_000)
+        yield watched
+    assert watched.wrongs == []
