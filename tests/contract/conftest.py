@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from broker_bench import BrokerBench
 from ledger_bench import Bench, MemoryBench, RedisBench, redis_bench
+
+from yadtq.broker.kafka import KafkaBroker
+from yadtq.broker.memory import MemoryBroker
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
@@ -31,3 +35,19 @@ def real(redis_url: str, prefix: str) -> Iterator[RedisBench]:
         bench.ledger.open()
         bench.start("w1")
         yield bench
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
+def broker(request: pytest.FixtureRequest, topic: str) -> Iterator[BrokerBench]:
+    """A broker of each kind with the name of a topic that does not exist yet."""
+    if request.param == "memory":
+        bench = BrokerBench(MemoryBroker(), topic)
+    else:
+        address = request.getfixturevalue("kafka_address")
+        # The client waits so long for an unknown topic to appear; 30 s unless it is told.
+        config = {"bootstrap.servers": address, "topic.metadata.propagation.max.ms": "500"}
+        bench = BrokerBench(KafkaBroker(config, address), topic)
+    try:
+        yield bench
+    finally:
+        bench.close()

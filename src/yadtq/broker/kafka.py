@@ -105,14 +105,18 @@ class KafkaBroker:
         return True
 
     def _wait_for(self, topic: str, partitions: int | None) -> None:
-        """Creation is acknowledged by the controller; brokers hear of it a moment later."""
+        """Creation is acknowledged by the controller; the leaders of the partitions hear of it a moment later."""
         deadline = time.monotonic() + ANSWER_S
-        while time.monotonic() < deadline:
-            found = self._client().list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
-            if len(found) >= (partitions or 1) and all(at.leader >= 0 for at in found.values()):
-                return
+        while True:
+            problem = "it has no partitions yet"
+            try:
+                if len(self.end_offsets(topic)) >= (partitions or 1):  # every leader answered
+                    return
+            except BrokerUnavailable as error:
+                problem = str(error)
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"topic {topic!r} was created and cannot be used yet; try again ({problem})")
             time.sleep(0.02)
-        raise BrokerUnavailable(f"topic {topic!r} was created and has no leader after {ANSWER_S:g} s; try again")
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
         count = self.partitions().get(topic, 0)
@@ -240,16 +244,29 @@ class KafkaConsumer:
         self._consumer.resume([ck.TopicPartition(*where) for where in partitions])
 
     def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
-        offsets = [ck.TopicPartition(*where, at.offset, at.metadata) for where, at in positions.items()]
+        mine = {where: at for where, at in positions.items() if self._store(where, at)}
+        offsets = [_position(where, at) for where, at in mine.items()]
+        if not offsets:
+            return
         try:
-            # The guard: the broker takes a commit for a partition of another live member, store_offsets refuses it.
-            self._consumer.store_offsets(offsets=offsets)
             if wait:
                 self._on_commit(None, self._consumer.commit(offsets=offsets, asynchronous=False) or [])
             else:
                 self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
-            self._listener.committed(positions, error.args[0].str())
+            self._listener.committed(mine, error.args[0].str())
+
+    def _store(self, where: TopicPartition, at: Position) -> bool:
+        """The guard: the broker takes a commit for a partition of another live member, `store_offsets` refuses it.
+
+        It is asked about one partition at a time: of several it refuses only when it refuses all.
+        """
+        try:
+            self._consumer.store_offsets(offsets=[_position(where, at)])
+        except KafkaException as error:
+            self._listener.committed({where: at}, error.args[0].str())
+            return False
+        return True
 
     def close(self) -> None:
         self._consumer.close()
@@ -271,6 +288,8 @@ class KafkaConsumer:
         consumer.incremental_assign(
             [ck.TopicPartition(at.topic, at.partition, at.offset) if at.offset >= 0 else _bare(at) for at in found]
         )
+        # A partition that was paused when it went comes back paused, and nobody would know of it (librdkafka 2.16).
+        consumer.resume([_bare(at) for at in found])
         self._listener.assigned({_where(at): Position(max(at.offset, 0), at.metadata or "") for at in found})
 
     def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
@@ -305,6 +324,10 @@ class KafkaReader:
 
 def _bare(at: ck.TopicPartition) -> ck.TopicPartition:
     return ck.TopicPartition(at.topic, at.partition)
+
+
+def _position(where: TopicPartition, at: Position) -> ck.TopicPartition:
+    return ck.TopicPartition(*where, at.offset, at.metadata)
 
 
 def _where(at: ck.TopicPartition) -> TopicPartition:

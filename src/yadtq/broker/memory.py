@@ -76,6 +76,8 @@ class MemoryBroker:
             if len(message.value) > limit:
                 return Report(f"{len(message.value)} bytes and the limit is {limit}", refused=True)
             partition = self._place(message, len(logs))
+            if partition >= len(logs):
+                return Report(f"unknown partition {partition} of topic {message.topic!r}", refused=True)
             offset = len(logs[partition])
             record = Record(
                 message.topic,
@@ -163,8 +165,10 @@ class MemoryConsumer:
         if self._expelled:
             self._expelled = False
             gone, self.positions = list(self.positions), {}
+            self._paused.clear()
             self._listener.lost(gone)
-            self._broker.members.setdefault((self.topic, self.group), []).append(self)
+            with self._broker.lock:
+                self._broker.members.setdefault((self.topic, self.group), []).append(self)
         with self._broker.lock:
             mine = set(self._broker.share(self.topic, self.group).get(self, []))
             leaving = [where for where in self.positions if where not in mine]
@@ -198,15 +202,16 @@ class MemoryConsumer:
         self._paused -= set(partitions)
 
     def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:  # noqa: ARG002
-        strangers = positions.keys() - self.positions.keys()
-        if self._expelled or strangers:
-            self._listener.committed(positions, f"not assigned to this member: {sorted(strangers or positions)}")
-        elif self._broker.down:
-            self._listener.committed(positions, "the memory broker is down")
-        else:
+        mine = {where: at for where, at in positions.items() if where in self.positions and not self._expelled}
+        strangers = {where: at for where, at in positions.items() if where not in mine}
+        if strangers:
+            self._listener.committed(strangers, f"not assigned to this member: {sorted(strangers)}")
+        if mine and self._broker.down:
+            self._listener.committed(mine, "the memory broker is down")
+        elif mine:
             with self._broker.lock:
-                self._broker.offsets |= {(self.group, where): position for where, position in positions.items()}
-            self._listener.committed(positions, None)
+                self._broker.offsets |= {(self.group, where): position for where, position in mine.items()}
+            self._listener.committed(mine, None)
 
     def close(self) -> None:
         self._give_up(list(self.positions))
@@ -225,7 +230,7 @@ class MemoryReader:
         self._positions: dict[TopicPartition, int] = {}
 
     def watch(self, starts: Mapping[TopicPartition, int]) -> None:
-        self._positions |= starts
+        self._positions |= {where: at for where, at in starts.items() if where not in self._positions}
 
     def poll(self, timeout_s: float, most: int) -> list[Record]:
         self._broker.check()

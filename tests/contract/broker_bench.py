@@ -1,0 +1,109 @@
+"""A broker on a bench: the port, a topic of its own, and members of groups that write down what they are told."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from waiting import eventually
+from yadtq.broker import Broker, Message, Record, Report, TopicPartition
+from yadtq.offsets import Position
+
+SESSION_MS = 6_000
+Told = tuple["Member", str, TopicPartition]
+
+
+class BrokerBench:
+    """Moves in few words. Everything it opened is closed by `close`."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self.broker = broker
+        self.topic = topic
+        self.producer = broker.producer()
+        self.told: list[Told] = []  # by all members, in the order it happened
+        self._members: list[Member] = []
+
+    def create(self, partitions: int = 1, **config: str) -> None:
+        assert self.broker.create_topic(self.topic, partitions, config)
+
+    def at(self, partition: int) -> TopicPartition:
+        return TopicPartition(self.topic, partition)
+
+    def send(self, *values: bytes, **facts: Any) -> list[Report]:
+        """Produce and wait for the reports, which come in any order."""
+        reports: dict[int, Report] = {}
+        for number, value in enumerate(values):
+
+            def on_report(report: Report, number: int = number) -> None:
+                assert number not in reports
+                reports[number] = report
+
+            self.producer.produce(Message(**({"topic": self.topic, "value": value} | facts)), on_report)
+        eventually(lambda: len(reports) == len(values))
+        return [reports[number] for number in range(len(values))]
+
+    def join(self, group: str = "g") -> "Member":
+        member = Member(self, self.broker, f"{self.topic}-{group}")
+        self._members.append(member)
+        return member
+
+    def committed(self, group: str = "g") -> dict[TopicPartition, Position]:
+        return self.broker.committed(self.topic, f"{self.topic}-{group}")
+
+    def close(self) -> None:
+        for member in self._members:
+            member.close()
+        assert self.producer.close(10) == 0
+        self.broker.close()
+
+
+class Member:
+    """A consumer and its listener. The test's thread owns all of them and polls them in turn."""
+
+    def __init__(self, bench: BrokerBench, broker: Broker, group: str) -> None:
+        self.owned: dict[TopicPartition, Position] = {}  # with the position each was given with
+        self.answers: list[tuple[Mapping[TopicPartition, Position], str | None]] = []  # to commits
+        self.records: list[Record] = []
+        self._told = bench.told
+        self._closed = False
+        self.consumer = broker.consumer(bench.topic, group, self, SESSION_MS)
+
+    def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
+        assert not self.owned.keys() & partitions.keys()
+        self.owned |= partitions
+        self._told += [(self, "assigned", where) for where in partitions]
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        for where in partitions:
+            del self.owned[where]
+        self._told += [(self, "revoked", where) for where in partitions]
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        for where in partitions:
+            del self.owned[where]
+        self._told += [(self, "lost", where) for where in partitions]
+
+    def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
+        self.answers.append((positions, error))
+
+    def poll(self, most: int = 500) -> list[Record]:
+        records = self.consumer.poll(0.02, most)
+        self.records += records
+        return records
+
+    def own(self, count: int) -> "Member":
+        """Poll until it owns so many partitions."""
+        eventually(lambda: self.poll() is not None and len(self.owned) == count, 30)
+        return self
+
+    def read(self, count: int) -> list[Record]:
+        """Poll until so many records have come in all."""
+        eventually(lambda: self.poll() is not None and len(self.records) >= count, 30)
+        assert len(self.records) == count
+        return self.records
+
+    def values(self, partition: int = 0) -> list[bytes]:
+        return [record.value for record in self.records if record.partition == partition]
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.consumer.close()

@@ -1,0 +1,178 @@
+"""What every broker does with topics, messages and readers."""
+
+import time
+
+import pytest
+from broker_bench import BrokerBench
+
+from waiting import eventually
+from yadtq.broker import Record, ensure_topic
+
+
+def read(bench: BrokerBench, starts: dict[int, int], count: int) -> list[Record]:
+    """Read so many records with a reader of their own."""
+    reader = bench.broker.reader()
+    reader.watch({bench.at(partition): offset for partition, offset in starts.items()})
+    records: list[Record] = []
+    eventually(lambda: records.extend(reader.poll(0.05, 500)) or len(records) >= count, 30)
+    reader.close()
+    assert len(records) == count
+    return records
+
+
+def test_a_new_topic_can_be_seen_and_is_empty(broker: BrokerBench) -> None:
+    broker.create(3)
+    assert broker.broker.partitions()[broker.topic] == 3
+    assert broker.broker.end_offsets(broker.topic) == {broker.at(partition): (0, 0) for partition in range(3)}
+
+
+def test_a_topic_is_created_once(broker: BrokerBench) -> None:
+    broker.create(2)
+    assert not broker.broker.create_topic(broker.topic, 5, {})
+    assert broker.broker.partitions()[broker.topic] == 2
+    assert ensure_topic(broker.broker, broker.topic, 5, {}) == 2
+    assert ensure_topic(broker.broker, f"{broker.topic}-other", 4, {}) == 4
+
+
+def test_a_topic_nobody_made_has_no_offsets(broker: BrokerBench) -> None:
+    assert broker.topic not in broker.broker.partitions()
+    assert broker.broker.end_offsets(broker.topic) == {}
+    assert broker.committed() == {}
+
+
+def test_a_report_says_where_the_message_lies(broker: BrokerBench) -> None:
+    broker.create(2)
+    reports = broker.send(b"a", b"b", partition=1)
+    assert [(report.error, report.partition, report.offset) for report in reports] == [(None, 1, 0), (None, 1, 1)]
+    assert broker.broker.end_offsets(broker.topic) == {broker.at(0): (0, 0), broker.at(1): (0, 2)}
+
+
+def test_a_partition_keeps_the_order_of_its_messages(broker: BrokerBench) -> None:
+    broker.create(2)
+    values = [b"%d" % number for number in range(200)]
+    broker.send(*values, partition=1)
+    records = read(broker, {0: 0, 1: 0}, 200)
+    assert [record.value for record in records] == values
+    assert [record.offset for record in records] == list(range(200))
+    assert {record.where for record in records} == {broker.at(1)}
+
+
+def test_the_same_key_goes_to_the_same_partition_and_keys_spread(broker: BrokerBench) -> None:
+    broker.create(4)
+    where = {}
+    for number in range(20):
+        key = b"key-%d" % number
+        first, second = broker.send(b"a", b"b", key=key)
+        assert first.partition == second.partition
+        where[key] = first.partition
+    assert set(where.values()) == {0, 1, 2, 3}
+
+
+def test_messages_without_a_key_go_somewhere(broker: BrokerBench) -> None:
+    broker.create(2)
+    assert {report.partition for report in broker.send(*[b"x"] * 20)} <= {0, 1}
+    assert sum(end for _, end in broker.broker.end_offsets(broker.topic).values()) == 20
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\x00key\xff"])
+@pytest.mark.parametrize("value", [b"", b"\x00\xff" * 3])
+def test_any_bytes_come_back_as_they_were(broker: BrokerBench, key: bytes | None, value: bytes) -> None:
+    broker.create()
+    headers = {"yadtq-reason": "grüße ☃".encode(), "empty": b"", "snow ☃": b"\x00\xff"}
+    broker.send(value, key=key, headers=headers, partition=0)
+    (record,) = read(broker, {0: 0}, 1)
+    assert (record.value, record.key, dict(record.headers)) == (value, key, headers)
+    assert abs(record.timestamp_ms - time.time() * 1000) < 60_000
+
+
+def test_what_is_too_large_for_the_topic_is_refused(broker: BrokerBench) -> None:
+    broker.create()
+    (large, small) = broker.send(bytes(3_000_000), b"small", partition=0)
+    assert large.error
+    assert large.refused
+    assert (small.error, small.refused) == (None, False)
+
+
+def test_what_is_too_large_for_the_client_is_refused(broker: BrokerBench) -> None:
+    broker.create()
+    (report,) = broker.send(bytes(5_000_000), partition=0)
+    assert report.error
+    assert report.refused
+
+
+def test_a_topic_may_take_larger_messages(broker: BrokerBench) -> None:
+    broker.create(1, **{"max.message.bytes": "2097152"})
+    (report,) = broker.send(bytes(1_500_000), partition=0)
+    assert report.error is None
+
+
+def test_a_message_to_an_unknown_topic_is_refused(broker: BrokerBench) -> None:
+    (report,) = broker.send(b"x")
+    assert report.error
+    assert report.refused
+
+
+def test_a_message_to_an_unknown_partition_is_refused(broker: BrokerBench) -> None:
+    broker.create(1)
+    (report,) = broker.send(b"x", partition=7)
+    assert report.error
+    assert report.refused
+
+
+def test_a_closed_producer_has_sent_everything(broker: BrokerBench) -> None:
+    broker.create()
+    producer, reports = broker.broker.producer(), []
+    from yadtq.broker import Message
+
+    for _ in range(100):
+        producer.produce(Message(broker.topic, b"x"), reports.append)
+    assert producer.close(30) == 0
+    assert [report.error for report in reports] == [None] * 100
+
+
+def test_a_reader_reads_everything_behind_the_given_offsets(broker: BrokerBench) -> None:
+    broker.create(2)
+    for partition in (0, 1):
+        broker.send(*[b"%d" % number for number in range(10)], partition=partition)
+    records = read(broker, {0: 4, 1: 0}, 16)
+    assert [record.offset for record in records if record.partition == 0] == list(range(4, 10))
+    assert [record.offset for record in records if record.partition == 1] == list(range(10))
+
+
+def test_a_reader_takes_further_partitions_and_none_twice(broker: BrokerBench) -> None:
+    broker.create(2)
+    broker.send(b"a", b"b", partition=0)
+    broker.send(b"c", partition=1)
+    reader = broker.broker.reader()
+    values: list[bytes] = []
+
+    def read_on() -> list[bytes]:
+        values.extend(record.value for record in reader.poll(0.05, 500))
+        return sorted(values)
+
+    assert reader.poll(0, 10) == []
+    reader.watch({broker.at(0): 0})
+    eventually(lambda: read_on() == [b"a", b"b"], 30)
+    reader.watch({broker.at(0): 0, broker.at(1): 0})
+    eventually(lambda: read_on() == [b"a", b"b", b"c"], 30)
+    broker.send(b"d", partition=0)
+    eventually(lambda: read_on() == [b"a", b"b", b"c", b"d"], 30)
+    reader.close()
+
+
+def test_a_reader_returns_no_more_than_it_is_asked_for(broker: BrokerBench) -> None:
+    broker.create()
+    broker.send(*[b"x"] * 20, partition=0)
+    reader = broker.broker.reader()
+    reader.watch({broker.at(0): 0})
+    counts: list[int] = []
+    eventually(lambda: counts.append(len(reader.poll(0.05, 3))) or sum(counts) == 20, 30)
+    reader.close()
+    assert max(counts) == 3
+
+
+def test_readers_are_no_members_of_a_group(broker: BrokerBench) -> None:
+    broker.create()
+    broker.send(b"x", partition=0)
+    for _ in range(2):
+        assert [record.value for record in read(broker, {0: 0}, 1)] == [b"x"]
