@@ -139,7 +139,7 @@ class Engine(Service):
             times.append(self._ledger_again_mono)
         head = self._lanes.next_mono()
         if head is not None and self.runner.room() > 0:  # without room an outcome wakes the loop
-            times.append(max(head, self._ledger_again_mono))
+            times.append(max(head, self._ledger_again_mono) if self._identity.alive else now + REFUSED_S)
         return min([most_s, *(max(at - now, 0.0) for at in times)])
 
     @property
@@ -204,7 +204,7 @@ class Engine(Service):
     def _give_back(self, work: Work) -> None:
         self._releasing.append(work.release())
         self._tell("released", work)
-        self._claim_again(work, 0.0)
+        self._claim_again(work, REFUSED_S)
 
     def _claim_again(self, work: Work, wait_s: float) -> None:
         """Back to the claim, under a new token: the old one has had its answer."""
@@ -216,7 +216,7 @@ class Engine(Service):
 
     def _exchange(self) -> None:
         """Everything for the ledger in one round trip: accepts, seals and releases ride with the next claims."""
-        if not self.draining:
+        if not self.draining and self._identity.alive:
             self._asking += self._lanes.due(self.runner.room() - len(self._asking), self._clock.mono_s())
         accepting, sealing, releasing, asking = self._accepting, self._sealing, self._releasing, self._asking
         batch = Batch(

@@ -1,0 +1,246 @@
+"""The production loop on memory ports, turn by turn: time is turned by hand, and the runner obeys the test."""
+
+import msgspec
+
+from waiting import ManualClock
+from yadtq.app import ensure_queue
+from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
+from yadtq.broker import Message, OnReport, Record, Report, TopicPartition
+from yadtq.broker.memory import MemoryBroker, MemoryConsumer
+from yadtq.codec import OutcomeRecord, decode_outcome, encode
+from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
+from yadtq.envelope import Envelope
+from yadtq.handle import Handle
+from yadtq.heartbeat import Heartbeat, Identity
+from yadtq.intake import Intake
+from yadtq.layout import Layout
+from yadtq.ledger import TaskRecord
+from yadtq.ledger.memory import MemoryLedger
+from yadtq.runners import Sink
+from yadtq.settings import WorkerSettings
+from yadtq.task import Call, Options, Registry, Task
+from yadtq.telemetry import Event, Telemetry
+
+QUEUE = "q"
+GROUP = "workers"
+
+
+class Nowhere:
+    """An outlet for tasks that are only registered."""
+
+    def publish(self, calls: list[Call], read: object) -> list[Handle[object]]:
+        raise AssertionError("nothing is submitted here")
+
+    publish_async = publish
+
+
+def registry_of(*names: str) -> Registry:
+    registry = Registry()
+    for name in names:
+        registry.add(Task(lambda *args: args, name, Options(queue=QUEUE), Nowhere()))  # type: ignore[arg-type]
+    return registry
+
+
+class ObedientRunner:
+    """Starts and ends attempts when the test says so."""
+
+    def __init__(self, sink: Sink, slots: int) -> None:
+        self.waiting: dict[int, Attempt] = {}  # given, not started
+        self.running: dict[int, Attempt] = {}
+        self.history: list[tuple[str, int]] = []  # (task id, attempt) of every start
+        self._sink = sink
+        self._slots = slots
+
+    def room(self) -> int:
+        return self._slots - len(self.waiting) - len(self.running)
+
+    def start(self, attempts: list[Attempt]) -> None:
+        self.waiting |= {attempt.number: attempt for attempt in attempts}
+
+    def recall(self, numbers: list[int]) -> None:
+        for number in numbers:
+            if self.waiting.pop(number, None) is not None:
+                self._sink(Recalled(number))
+
+    def close(self, timeout_s: float) -> bool:
+        return not self.running
+
+    def begin(self) -> None:
+        """Start everything that waits."""
+        for number, attempt in self.waiting.items():
+            self.running[number] = attempt
+            self.history.append((attempt.task_id, attempt.attempt))
+            self._sink(Started(number))
+        self.waiting = {}
+
+    def end(self, ending: Ending = Ending.RETURNED, result: bytes = b"1", error_log: str = "boom") -> None:
+        """End everything that runs, in one way."""
+        for number in list(self.running):
+            self.end_one(number, ending, result, error_log)
+
+    def end_one(
+        self, number: int, ending: Ending = Ending.RETURNED, result: bytes = b"1", error_log: str = "boom"
+    ) -> None:
+        del self.running[number]
+        fine = ending is Ending.RETURNED
+        outcome = Outcome(number, ending, 1, 2, result if fine else None, None if fine else error_log)
+        self._sink(outcome)
+
+
+class WatchedProducer:
+    """The memory producer, with its messages in order, and failures and pauses at will."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.sent: list[Message] = []
+        self.fail_next = 0  # how many messages get an error instead of an acknowledgement
+        self.hold = False  # keep reports back
+        self._held: list[tuple[Message, OnReport]] = []
+        self._broker = broker
+
+    def produce(self, message: Message, on_report: OnReport) -> None:
+        if self.hold:
+            self._held.append((message, on_report))
+        elif self.fail_next:
+            self.fail_next -= 1
+            on_report(Report("timed out"))
+        else:
+            self.sent.append(message)
+            on_report(self._broker.append(message))
+
+    def let_go(self) -> None:
+        self.hold, held = False, self._held
+        self._held = []
+        for message, on_report in held:
+            self.produce(message, on_report)
+
+    def close(self, timeout_s: float) -> int:
+        return len(self._held)
+
+
+class Player:
+    """One worker, made of the production parts, without threads."""
+
+    def __init__(self, stage: "Stage", name: str, slots: int) -> None:
+        settings = WorkerSettings(name, group=GROUP)
+        clock, ledger, telemetry = stage.clock, stage.ledger, Telemetry()
+        self.events: list[Event] = []
+        telemetry.listen(self.events.append)
+        self.stage = stage
+        self.producer = WatchedProducer(stage.broker)
+        self.identity = Identity(name, settings.lease_s, clock)
+
+        def make_runner(sink: Sink) -> ObedientRunner:
+            self.runner = ObedientRunner(sink, slots)
+            return self.runner
+
+        self.engine = Engine(
+            stage.registry,
+            ledger,
+            self.producer,
+            stage.topics,
+            self.identity,
+            telemetry,
+            clock,
+            make_runner=make_runner,  # type: ignore[arg-type]
+            nudge=lambda: None,
+            chance=lambda: 1.0,
+        )
+        put = self.engine.inbox.put
+        self.intake = Intake(
+            stage.broker,
+            stage.topics.tasks,
+            settings,
+            telemetry,
+            clock,
+            on_assigned=lambda assignment: put(Assigned(assignment)),
+            on_gone=lambda assignment: put(Gone(assignment)),
+            on_record=lambda assignment, record: put(Arrived(assignment, record)),
+        )
+        self.heartbeat = Heartbeat(
+            ledger,
+            self.identity,
+            settings,
+            stage.topics.tasks,
+            telemetry,
+            clock,
+            partitions=lambda: [where.partition for where in self.intake.assignments],
+            moving=(self.intake, self.engine),
+            on_reborn=lambda: put(Reborn()),
+        )
+        self.consumer: MemoryConsumer = stage.broker.consumer(stage.topics.tasks, GROUP, self.intake, 10_000)
+        self.heartbeat.turn()
+
+    def turn(self, times: int = 1) -> None:
+        """Poll and step; no time passes."""
+        for _ in range(times):
+            self.intake.turn(self.consumer)
+            self.engine.step(0.0)
+
+    def work(self, times: int = 20, ending: Ending = Ending.RETURNED) -> None:
+        """Turn, and let everything that is given run to its end."""
+        for _ in range(times):
+            self.turn()
+            self.runner.begin()
+            self.runner.end(ending)
+        self.turn(3)
+
+    def kinds(self, task_id: str = "") -> list[str]:
+        return [event.kind for event in self.events if not task_id or event.task_id == task_id]
+
+    def drain(self) -> None:
+        self.engine.inbox.put(Drain())
+        self.turn(3)
+
+    def crash(self) -> None:
+        """The process is gone: nothing of it ever moves again, and the group finds out."""
+        self.stage.broker.members[self.stage.topics.tasks, GROUP].remove(self.consumer)
+        self.consumer.positions.clear()
+
+
+class Stage:
+    """A broker, a ledger, a clock, and the workers on them."""
+
+    def __init__(self, partitions: int = 1, tasks: tuple[str, ...] = ("add",)) -> None:
+        self.clock = ManualClock()
+        self.broker = MemoryBroker()
+        self.ledger = MemoryLedger(self.clock)
+        self.ledger.open()
+        self.registry = registry_of(*tasks)
+        self.topics = Layout().queue(QUEUE)
+        ensure_queue(self.broker, self.topics, partitions)
+
+    def player(self, name: str = "w1", slots: int = 16) -> Player:
+        return Player(self, name, slots)
+
+    def publish(self, *task_ids: str, task_type: str = "add", partition: int = 0, **fields: object) -> None:
+        for task_id in task_ids:
+            envelope = Envelope(task_id=task_id, task_type=task_type, task_args=msgspec.Raw(b"[1]"), **fields)  # type: ignore[arg-type]
+            self.publish_bytes(encode(envelope), partition)
+
+    def publish_bytes(self, data: bytes, partition: int = 0) -> None:
+        report = self.broker.append(Message(self.topics.tasks, data, partition=partition))
+        assert report.error is None
+
+    def lease_over(self, *survivors: Player) -> None:
+        """Let every lease run out but those of the survivors, who go on polling and beating."""
+        for _ in range(4):
+            self.clock.turn(3_000)
+            for survivor in survivors:
+                survivor.turn()
+                survivor.heartbeat.turn()
+
+    def record(self, task_id: str) -> TaskRecord:
+        record = self.ledger.records([task_id])[0]
+        assert record is not None
+        return record
+
+    def lying_in(self, topic: str) -> list[Record]:
+        return [record for log in self.broker.logs[topic] for record in log]
+
+    def outcomes(self, task_id: str) -> list[OutcomeRecord]:
+        found = (decode_outcome(record.value) for record in self.lying_in(self.topics.outcomes))
+        return [outcome for outcome in found if outcome.task_id == task_id]
+
+    def committed(self, partition: int = 0) -> int:
+        found = self.broker.committed(self.topics.tasks, GROUP).get(TopicPartition(self.topics.tasks, partition))
+        return found.offset if found else 0
