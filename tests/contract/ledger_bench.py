@@ -162,10 +162,10 @@ class MemoryBench(Bench):
     def written_status(self, name: str) -> str:
         return self.ledger.written_status(name)
 
-    def age_producers(self, topic: str, by_ms: int) -> None:  # noqa: ARG002 - a clock turns for all topics
+    def age_producers(self, topic: str, by_ms: int) -> None:
         self.clock.turn(by_ms)
 
-    def age_worker(self, name: str, by_ms: int) -> None:  # noqa: ARG002 - a clock turns for all workers
+    def age_worker(self, name: str, by_ms: int) -> None:
         self.clock.turn(by_ms)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from broker_bench import BrokerBench
+from confluent_kafka import TopicPartition
 
 from yadtq.broker import connect
 from yadtq.broker.kafka import KafkaBroker
@@ -41,6 +42,34 @@ def test_settings_lead_to_a_broker(kafka_address: str) -> None:
     broker = connect(load(kafka=kafka_address, environ={}))
     assert isinstance(broker.partitions(), dict)
     broker.close()
+
+
+class Blocks:
+    """A client inside `close`: a question would not be answered before its time is over."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+
+    def committed(self, *_: object, **__: object) -> None:
+        pytest.fail("asked for positions")
+
+    def incremental_assign(self, partitions: list[object]) -> None:
+        self.told.append(("assign", len(partitions)))
+
+    def incremental_unassign(self, partitions: list[object]) -> None:
+        self.told.append(("unassign", len(partitions)))
+
+
+def test_partitions_that_come_while_a_kafka_member_leaves_are_given_back_unheard() -> None:
+    bench = BrokerBench(KafkaBroker({"bootstrap.servers": "127.0.0.1:1"}, "nowhere"), "q")
+    member = bench.join()
+    member.close()
+    client, partitions = Blocks(), [TopicPartition("q", 0)]
+    member.consumer._on_assign(client, partitions)  # type: ignore[attr-defined]
+    member.consumer._on_revoke(client, partitions)  # type: ignore[attr-defined]
+    assert client.told == [("assign", 1), ("unassign", 1)]
+    assert bench.told == []
+    bench.close()
 
 
 # A session that runs out takes 6 s on Kafka; the scenarios with killed workers do that with real processes.

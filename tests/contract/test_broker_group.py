@@ -1,5 +1,7 @@
 """What every broker does with the members of a group: shares, positions, commits, hand-over."""
 
+import time
+
 import pytest
 from broker_bench import BrokerBench, Member
 
@@ -83,7 +85,9 @@ def test_a_closed_member_hands_over_at_once(broker: BrokerBench) -> None:
     first = broker.join().own(2)
     second = broker.join()
     both_own(first, second, 1)
+    began = time.monotonic()
     first.close()
+    assert time.monotonic() - began < 5
     assert first.owned == {}
     second.own(2)
     for where in (where for member, what, where in broker.told if member is first and what == "revoked"):

@@ -229,6 +229,8 @@ class KafkaConsumer:
 
     def __init__(self, config: dict[str, Any], topic: str, listener: Listener) -> None:
         self._listener = listener
+        self._owned: set[TopicPartition] = set()  # what the listener was told of
+        self._closing = False
         self._consumer = ck.Consumer({**config, "on_commit": self._on_commit}, logger=log)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
@@ -269,6 +271,7 @@ class KafkaConsumer:
         return True
 
     def close(self) -> None:
+        self._closing = True
         self._consumer.close()
 
     def _on_commit(self, error: KafkaError | None, partitions: Sequence[ck.TopicPartition]) -> None:
@@ -278,6 +281,10 @@ class KafkaConsumer:
             self._listener.committed(position, problem.str() if problem else None)
 
     def _on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if self._closing or not partitions:
+            # Given out before the group heard that we leave. A question inside `close` would block for ANSWER_S.
+            consumer.incremental_assign(partitions)
+            return
         try:
             found = consumer.committed(partitions, timeout=ANSWER_S)
         except KafkaException as error:
@@ -290,15 +297,22 @@ class KafkaConsumer:
         )
         # A partition that was paused when it went comes back paused, and nobody would know of it (librdkafka 2.16).
         consumer.resume([_bare(at) for at in found])
-        self._listener.assigned({_where(at): Position(max(at.offset, 0), at.metadata or "") for at in found})
+        positions = {_where(at): Position(max(at.offset, 0), at.metadata or "") for at in found}
+        self._owned |= positions.keys()
+        self._listener.assigned(positions)
 
     def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        self._listener.revoked([_where(at) for at in partitions])
+        self._listener.revoked(self._forget(partitions))
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        self._listener.lost([_where(at) for at in partitions])
+        self._listener.lost(self._forget(partitions))
         consumer.incremental_unassign(partitions)
+
+    def _forget(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
+        told = [where for where in map(_where, partitions) if where in self._owned]
+        self._owned -= set(told)
+        return told
 
 
 class KafkaReader:
