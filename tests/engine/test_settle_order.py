@@ -165,3 +165,22 @@ def test_what_would_fail_the_same_way_again_is_not_run_again(stage: Stage, endin
     worker.work(ending=ending)
     assert worker.runner.history == [("a", 1)]
     assert stage.record("a").status is State.FAILED
+
+
+def test_what_is_finished_above_an_unfinished_record_travels_with_the_commit_and_is_skipped(stage: Stage) -> None:
+    stage.publish("a")
+    stage.publish_bytes(b"garbage")
+    first, second = stage.player("first"), stage.player("second")
+    first.turn(3)
+    first.runner.begin()
+    stage.clock.turn(2_000)
+    first.turn(2)
+    assert stage.committed() == 0, "the commit passed a record that still runs"
+    assert len(stage.lying_in(stage.topics.dead)) == 1
+    first.crash()
+    stage.lease_over(second)
+    second.work()
+    stage.lease_over(second)
+    assert second.runner.history == [("a", 2)]
+    assert len(stage.lying_in(stage.topics.dead)) == 1, "the finished record was read again"
+    assert stage.committed() == 2

@@ -1,0 +1,168 @@
+"""The front door on the memory ports: what submit promises, and what a handle says."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import yadtq
+from waiting import eventually
+from yadtq.broker import Message, OnReport, Report
+from yadtq.broker.memory import MemoryBroker, MemoryProducer
+from yadtq.ledger.memory import MemoryLedger
+from yadtq.settings import WorkerSettings
+from yadtq.worker import Worker
+
+
+class World:
+    """An app on memory ports, and a worker in a thread when it is wanted."""
+
+    def __init__(self) -> None:
+        self.broker, self.ledger = MemoryBroker(), MemoryLedger()
+        self.app = yadtq.App("demo", broker=self.broker, ledger=self.ledger)
+
+        @self.app.task
+        def add(a: int, b: int) -> int:
+            return a + b
+
+        @self.app.task
+        def boom() -> None:
+            raise ValueError("no luck")
+
+        self.add, self.boom = add, boom
+        self._worker: Worker | None = None
+        self._thread: threading.Thread | None = None
+
+    def work(self) -> None:
+        self._worker = Worker(self.app, WorkerSettings("w"), partitions=4)
+        self._thread = threading.Thread(target=self._worker.run)
+        self._thread.start()
+
+    def close(self) -> None:
+        if self._worker is not None and self._thread is not None:
+            self._worker.drain()
+            self._thread.join()
+        self.app.close()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+def test_a_submitted_task_runs_and_its_handle_has_the_result(world: World) -> None:
+    handle = world.add.submit(1, 2)
+    assert handle.status() is yadtq.State.QUEUED
+    world.work()
+    assert handle.result(timeout_s=20) == 3
+    assert handle.status() is yadtq.State.SUCCESS
+    assert world.app.handle(handle.task_id).result(timeout_s=5) == 3
+
+
+def test_a_failed_task_raises_with_its_error_log_and_attempts(world: World) -> None:
+    world.work()
+    with pytest.raises(yadtq.TaskFailed, match="no luck") as caught:
+        world.boom.submit().result(timeout_s=20)
+    assert caught.value.attempts == 3
+    assert "Traceback" in caught.value.error_log
+
+
+def test_submit_many_returns_a_handle_a_call_and_goes_round_the_partitions(world: World) -> None:
+    handles = world.add.submit_many([(n, n) for n in range(80)])
+    assert len({handle.task_id for handle in handles}) == 80
+    assert {len(log) for log in world.broker.logs["demo"]} == {10}
+    world.work()
+    assert [handle.result(timeout_s=20) for handle in handles] == [2 * n for n in range(80)]
+
+
+def test_a_handle_can_be_awaited_and_the_loop_goes_on_meanwhile(world: World) -> None:
+    async def main() -> tuple[int, int]:
+        handle = await world.add.submit_async(20, 22)
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        world.work()
+        result = await handle
+        ticking.cancel()
+        return result, ticks
+
+    result, ticks = asyncio.run(main())
+    assert result == 42
+    assert ticks > 100
+
+
+def test_unknown_ids_are_not_found_and_never_pending(world: World) -> None:
+    handle = world.app.handle("nobody")
+    with pytest.raises(yadtq.NotFound):
+        handle.status()
+    with pytest.raises(yadtq.NotFound):
+        handle.result(timeout_s=5)
+
+
+def test_a_wait_that_is_over_says_so_and_the_task_goes_on(world: World) -> None:
+    handle = world.add.submit(1, 2)
+    with pytest.raises(yadtq.ResultTimeout):
+        handle.result(timeout_s=0.01)
+    world.work()
+    assert handle.result(timeout_s=20) == 3
+
+
+def test_wrong_arguments_are_refused_before_anything_is_published(world: World) -> None:
+    with pytest.raises(yadtq.InvalidArguments):
+        world.add.submit("x", 2)  # type: ignore[arg-type]
+    with pytest.raises(yadtq.InvalidArguments):
+        world.add.submit_many([(1, 2), (1,)])
+    with pytest.raises(yadtq.TooLarge, match="262,144"):
+        world.app.task(lambda text: text, name="echo").submit("x" * 300_000)
+    assert not any(log for logs in world.broker.logs.values() for log in logs)
+
+
+def test_an_id_that_is_submitted_twice_runs_once(world: World) -> None:
+    first = world.add.using(task_id="once").submit(1, 2)
+    second = world.add.using(task_id="once").submit(1, 2)
+    world.work()
+    assert (first.result(timeout_s=20), second.result(timeout_s=20)) == (3, 3)
+    eventually(lambda: sum(at.offset for at in world.broker.committed("demo", "workers").values()) == 2)
+    record = world.ledger.records(["once"])[0]
+    assert record is not None
+    assert record.attempts == 1
+
+
+def test_redis_being_down_delays_the_view_and_does_not_fail_the_submit(world: World) -> None:
+    world.ledger.down = True
+    handle = world.add.submit(1, 2)
+    with pytest.raises(yadtq.Unavailable):
+        handle.status()
+    world.ledger.down = False
+    assert handle.status() is yadtq.State.QUEUED
+    world.work()
+    assert handle.result(timeout_s=20) == 3
+
+
+def test_no_report_from_kafka_means_unknown_and_names_the_id(world: World) -> None:
+    world.broker.create_topic("demo", 1, {})
+    world.app.ensure_queue("demo")
+
+    class Silent(MemoryProducer):
+        def produce(self, message: Message, on_report: OnReport) -> None:
+            on_report(Report("timed out"))
+
+    world.broker.producer = lambda: Silent(world.broker)  # type: ignore[method-assign]
+    with pytest.raises(yadtq.SubmitUnknown, match="Submit it again") as caught:
+        world.add.using(task_id="mine").submit(1, 2)
+    assert caught.value.task_id == "mine"
+
+
+def test_the_same_key_goes_to_the_same_partition(world: World) -> None:
+    for n in range(20):
+        world.add.using(key="customer-7").submit(n, n)
+    assert sorted(len(log) for log in world.broker.logs["demo"]) == [0, 0, 0, 0, 0, 0, 0, 20]
