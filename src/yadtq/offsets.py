@@ -32,7 +32,7 @@ class Tracker:
         """Start from what the last owner committed: offset `base` with this metadata."""
         self._finished_before = read_bitmap(metadata, base)
         self._order: deque[int] = deque()  # opened, ascending, not yet below the position
-        self._closed: set[int] = set()  # of those, the finished ones
+        self._open: set[int] = set()  # of those, the unfinished ones
         self._next: int | None = None  # behind the last record seen
         self._committed: Position | None = None
 
@@ -44,9 +44,9 @@ class Tracker:
         self._order.append(offset)
         if offset in self._finished_before:
             self._finished_before.discard(offset)
-            self._closed.add(offset)
             self._trim()
             return False
+        self._open.add(offset)
         return True
 
     def close(self, offset: int) -> None:
@@ -55,19 +55,19 @@ class Tracker:
         Raises:
             ValueError: The record is not open: it would be a commit past something that nobody finished.
         """
-        if offset in self._closed or not self._order or offset < self._order[0] or offset >= (self._next or 0):
+        if offset not in self._open:
             raise ValueError(f"offset {offset} is not open")
-        self._closed.add(offset)
+        self._open.discard(offset)
         self._trim()
 
     def _trim(self) -> None:
-        while self._order and self._order[0] in self._closed:
-            self._closed.discard(self._order.popleft())
+        while self._order and self._order[0] not in self._open:
+            self._order.popleft()
 
     @property
     def unfinished(self) -> int:
         """How many opened records are not closed."""
-        return len(self._order) - len(self._closed)
+        return len(self._open)
 
     @property
     def span(self) -> int:
@@ -79,7 +79,8 @@ class Tracker:
         if self._next is None:
             return None
         base = self._order[0] if self._order else self._next
-        ahead = self._closed | {offset for offset in self._finished_before if offset > base}
+        ahead = {offset for offset in self._order if offset not in self._open}
+        ahead |= {offset for offset in self._finished_before if offset >= base}
         position = Position(base, write_bitmap(ahead, base))
         return None if position == self._committed else position
 

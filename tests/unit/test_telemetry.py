@@ -1,0 +1,41 @@
+"""Events and who hears them."""
+
+import logging
+
+import pytest
+
+from yadtq.telemetry import EVENTS, Event, Telemetry
+
+
+def test_every_listener_hears_every_event_in_order() -> None:
+    telemetry, heard, also = Telemetry(), [], []
+    telemetry.listen(heard.append)
+    telemetry.listen(also.append)
+    events = [Event("started", task_id="a"), Event("succeeded", task_id="a")]
+    for event in events:
+        telemetry.tell(event)
+    assert heard == also == events
+    assert telemetry.counts == {"started": 1, "succeeded": 1}
+
+
+def test_an_event_that_is_not_in_the_table_is_an_error() -> None:
+    telemetry, heard = Telemetry(), []
+    telemetry.listen(heard.append)
+    with pytest.raises(KeyError, match="table of events"):
+        telemetry.tell(Event("hapened"))
+    assert (heard, telemetry.counts) == ([], {})
+
+
+def test_a_broken_listener_stops_nobody_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    telemetry, heard = Telemetry(), []
+    telemetry.listen(lambda _: 1 / 0)  # type: ignore[arg-type, return-value]
+    telemetry.listen(heard.append)
+    with caplog.at_level(logging.ERROR, "yadtq"):
+        telemetry.tell(Event("started"))
+    assert heard == [Event("started")]
+    assert "a listener failed on started" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_every_event_says_in_words_what_it_means() -> None:
+    assert all(" " in text for text in EVENTS.values())
