@@ -3,16 +3,16 @@
 One invariant: what is wrong with the arguments is said before anything is started or any user code is imported.
 """
 
-import importlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from yadtq.app import App
+from yadtq.cli.worker import load_app
 from yadtq.errors import SettingsError
 from yadtq.settings import DATA_FOLDER
+
+EXAMPLES = "yadtq.classic.tasks:app"
 
 
 def register(cli: typer.Typer) -> None:
@@ -42,26 +42,7 @@ def web(
         ) from error
     listener = bind(host, port)
     listener.listen()
-    loaded = _load(app)
+    loaded = load_app(app or EXAMPLES)
     site = create_app(loaded, readmodel_path=data / "web" / "readmodel.sqlite", task_file=task_file)
     typer.echo(f"YADTQ is at {address(listener)}  (Ctrl+C ends it)")
     serve(site, listener)
-
-
-def _load(where: str) -> App:
-    """Import the app that `module:app` names, from the working folder too."""
-    if not where:
-        from yadtq.classic.tasks import app
-
-        return app
-    module, colon, name = where.partition(":")
-    if not colon:
-        raise SettingsError(f"an app is named module:app, not {where!r}")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"{where} cannot be imported: {error}") from error
-    if not isinstance(found, App):
-        raise SettingsError(f"{where} is a {type(found).__name__} and has to be a yadtq.App")
-    return found

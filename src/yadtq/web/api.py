@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Query, Request, Response
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from yadtq.app import App
 from yadtq.errors import (
@@ -60,8 +60,8 @@ STATUSES: tuple[tuple[type[YadtqError], int], ...] = (
 # `?status=&limit=` says nothing of either, as a form with empty fields does.
 _BLANK = BeforeValidator(lambda value: value or None)
 Status = Annotated[State | None, _BLANK, Query()]
-Text = Annotated[str | None, _BLANK, Query(max_length=1_000)]
-Limit = Annotated[int | None, _BLANK, Query(ge=1, le=MOST)]
+Text = Annotated[Annotated[str, Field(max_length=1_000)] | None, _BLANK, Query()]
+Limit = Annotated[Annotated[int, Field(ge=1, le=MOST)] | None, _BLANK, Query()]
 _orders = msgspec.json.Decoder(Order)
 _ORDER_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 

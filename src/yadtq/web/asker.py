@@ -5,6 +5,7 @@ One invariant: the loop is never blocked, and a page never waits longer than `PA
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -14,6 +15,7 @@ from yadtq.errors import Unavailable
 T = TypeVar("T")
 PATIENCE_S = 1.5
 REST_S = 1.0  # a store that did not answer is left alone for so long
+FORGET_S = 3.0  # nobody has asked it again for so long: it may be well
 MOST = 8  # questions under way; each holds a thread until the client gives up by itself
 
 
@@ -24,12 +26,13 @@ class Asker:
         self._store = store
         self._problem = ""
         self._rest_until = 0.0
+        self._forget_at = 0.0
         self._under_way = 0
 
     @property
     def problem(self) -> str:
-        """Why the last question had no answer, or an empty string."""
-        return self._problem
+        """Why questions have no answer now, or an empty string."""
+        return self._problem if time.monotonic() < self._forget_at else ""
 
     async def ask(self, question: Callable[[], T]) -> T:
         """Return the answer.
@@ -37,8 +40,7 @@ class Asker:
         Raises:
             Unavailable: There was none in time.
         """
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._rest_until:
+        if time.monotonic() < self._rest_until:
             raise Unavailable(self._problem)
         if self._under_way >= MOST:
             raise Unavailable(f"{self._store} is slow: {MOST} questions wait for its answer")
@@ -47,7 +49,8 @@ class Asker:
                 answer = await self._off_loop(question)
         except (Unavailable, TimeoutError) as error:
             self._problem = f"{self._store} does not answer"
-            self._rest_until = loop.time() + REST_S
+            self._rest_until = time.monotonic() + REST_S
+            self._forget_at = time.monotonic() + FORGET_S
             raise Unavailable(self._problem) from error
         self._problem = ""
         return answer

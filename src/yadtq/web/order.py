@@ -11,14 +11,14 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from yadtq.app import App
 from yadtq.codec import id_problem
 from yadtq.errors import InvalidArguments, SubmitError
-from yadtq.task import Parameter, Task
+from yadtq.task import Call, Parameter, Task
 from yadtq.web.taskfile import Line, TaskFile
 
 NUMBERS: dict[str, type[int] | type[float]] = {"int": int, "float": float}
@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     queue: str | None = None
     task_id: str | None = None
     key: str | None = None
-    max_attempts: int | None = None
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,9 @@ class Submitter:
         if self.task_file is not None:
             return await asyncio.to_thread(self._write, self.task_file, task, order)
         chosen = task.using(queue=order.queue, key=order.key, max_attempts=order.max_attempts, task_id=order.task_id)
-        return (await chosen.submit_async(*order.task_args, **order.task_kwargs)).task_id
+        # Not `submit_async(*args, **kwargs)`: an argument may be named self.
+        call = Call(task.name, *task.pack(order.task_args, order.task_kwargs), chosen.options)
+        return (await self.app.publish_async([call], task.read_result))[0].task_id
 
     def _write(self, file: TaskFile, task: Task[..., Any], order: Order) -> str:
         if (order.queue, order.key, order.max_attempts) != (None, None, None):

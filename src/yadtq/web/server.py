@@ -5,6 +5,7 @@ anything is started.
 """
 
 import socket
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -68,4 +69,5 @@ class Server(uvicorn.Server):
 
 def serve(site: FastAPI, listener: socket.socket) -> None:
     """Serve until Ctrl+C or SIGTERM."""
-    Server(site).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # the server ends in order first, and raises it again behind that
+        Server(site).run(sockets=[listener])

@@ -58,7 +58,8 @@ def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None)
         yield
         live.close()
         indexer.stop()
-        await looking
+        looking.cancel()
+        await asyncio.wait([looking])
         await asyncio.to_thread(indexer.join, STOP_S)
         if not indexer.alive:
             model.close()
