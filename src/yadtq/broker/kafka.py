@@ -158,6 +158,11 @@ class KafkaBroker:
             return self._admin
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
+        # A client whose group coordinator was restarted never gets an answer about a group again (measured on 2.16.1:
+        # list_consumer_group_offsets timed out every time while list_offsets answered in 10 ms), so the next call
+        # gets a new one.
+        with self._lock:
+            self._admin = None
         reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
         return BrokerUnavailable(f"Kafka at {self._shown} does not answer: {reason}. Is it running? `yadtq status`")
 

@@ -27,6 +27,7 @@ def worker(
     partitions: Annotated[int, typer.Option(help="partitions of the queue, if it has to be created")] = 8,
     group: Annotated[str, typer.Option(help="the Kafka consumer group")] = "workers",
     grace: Annotated[float, typer.Option(help="seconds that a drain waits for what runs")] = 30.0,
+    allowed: Annotated[float, typer.Option(help="seconds without a beat that mean DEAD", min=0.1)] = 10.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say what happens to every task")] = False,
 ) -> None:
     """Run the tasks of an app until Ctrl+C, which finishes what runs first; twice leaves at once."""
@@ -57,7 +58,15 @@ def worker(
         os.write(sys.stderr.fileno(), f"{name}: {text}\n".encode())  # in a signal handler; logging holds locks
 
     telemetry.listen(show)
-    settings = WorkerSettings(name, concurrency=concurrency, group=group, grace_s=grace)
+    settings = WorkerSettings(
+        name,
+        concurrency=concurrency,
+        group=group,
+        beat_s=min(5.0, allowed / 2),
+        lease_s=allowed,
+        session_ms=int(allowed * 1000),
+        grace_s=grace,
+    )
     running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry)
     drain_on_signals(running, say)
     log.info("%s serves queue %s: %s", name, queue or app.name, ", ".join(app.registry.names) or "no tasks")
