@@ -1,0 +1,20 @@
+"""An app as a user has one, for the dramas with `yadtq worker`."""
+
+import os
+import time
+
+import yadtq
+
+app = yadtq.App("q")
+
+
+@app.task
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@app.task
+def nap(seconds: float) -> int:
+    """Sleep, and return who slept."""
+    time.sleep(seconds)
+    return os.getpid()
