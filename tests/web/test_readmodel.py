@@ -14,7 +14,7 @@ from yadtq.codec import OutcomeRecord, encode
 from yadtq.envelope import Envelope
 from yadtq.states import State
 from yadtq.web.listing import TOP, Cursor, Filter, Listing
-from yadtq.web.readmodel import Foreign, ReadModel, Role, Source
+from yadtq.web.readmodel import Foreign, ReadModel, Rebuilt, Role, Source
 
 SOURCES = {
     "q": Source("q", Role.TASKS, "q"),
@@ -131,7 +131,7 @@ def test_a_process_notices_that_another_one_rebuilt_the_file(tmp_path: Path) -> 
     one, other = ReadModel(tmp_path / "f.sqlite"), ReadModel(tmp_path / "f.sqlite")
     one.apply([envelope(0)], SOURCES)
     other.rebuild()
-    with pytest.raises(Foreign):
+    with pytest.raises(Rebuilt):
         one.apply([envelope(1)], SOURCES)
     one.apply([envelope(0), envelope(1)], SOURCES)
     assert len(rows_of(other)) == 2

@@ -14,7 +14,7 @@ from yadtq.broker import Broker, Reader, TopicPartition
 from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.layout import Layout
 from yadtq.service import Service
-from yadtq.web.readmodel import Foreign, ReadModel, Role, Source
+from yadtq.web.readmodel import Foreign, ReadModel, Rebuilt, Role, Source
 
 LOOK_S = 1.0  # how often new queues and partitions are looked for, and how far behind we are
 AGAIN_S = 0.5
@@ -87,6 +87,8 @@ class Indexer(Service):
                 self._index()
             except Foreign:
                 self._model.rebuild()
+            except Rebuilt:
+                continue  # not again: two processes would rebuild the file in turns for ever
             except BrokerUnavailable as error:
                 self._pause(str(error))
             except sqlite3.Error as error:

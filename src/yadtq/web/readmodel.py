@@ -66,7 +66,11 @@ class Source:
 
 
 class Foreign(Exception):
-    """The file tells of another Kafka than the one that answers, or was rebuilt by another process."""
+    """The file tells of another Kafka than the one that answers: rebuild it."""
+
+
+class Rebuilt(Exception):
+    """Another process rebuilt the file: go on at the positions that stand in it now."""
 
 
 class ReadModel:
@@ -152,11 +156,12 @@ class ReadModel:
 
         Raises:
             Foreign: The file tells of another Kafka; rebuild it.
+            Rebuilt: Another process did that; read anew from the positions in the file.
         """
         with self._transaction() as db:
             if self._read_life() != self.life:
                 self.life = self._read_life()
-                raise Foreign("another process rebuilt the file")
+                raise Rebuilt
             fresh, moved = self._fresh(db, records)
             self._write(db, fresh, sources)
             db.executemany(
