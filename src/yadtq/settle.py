@@ -96,7 +96,7 @@ class Writes:
             del self._messages[0]
             return True
         first = self._messages[0]
-        if report.refused and first.value and HEADER_REASON in first.headers and HEADER_SHA256 not in first.headers:
+        if report.too_large and first.value and HEADER_REASON in first.headers and HEADER_SHA256 not in first.headers:
             self._messages[0] = _reference(first, self.record)  # too large to copy: say where it lies
         return False
 

@@ -184,7 +184,7 @@ class KafkaProducer:
             if error is None:
                 on_report(Report(None, delivered.partition() or 0, delivered.offset() or 0))
             else:
-                on_report(Report(error.str(), refused=error.code() in REFUSALS))
+                on_report(_refusal(error))
 
         deadline = time.monotonic() + ANSWER_S
         while True:
@@ -197,7 +197,7 @@ class KafkaProducer:
                     return
                 self._producer.poll(0.01)
             except KafkaException as error:
-                on_report(Report(error.args[0].str(), refused=error.args[0].code() in REFUSALS))
+                on_report(_refusal(error.args[0]))
                 return
 
     def _send(self, message: Message, report: Any) -> None:
@@ -339,6 +339,11 @@ class KafkaReader:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def _refusal(error: KafkaError) -> Report:
+    too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+    return Report(error.str(), refused=error.code() in REFUSALS, too_large=too_large)
 
 
 def _bare(at: ck.TopicPartition) -> ck.TopicPartition:

@@ -74,7 +74,7 @@ class MemoryBroker:
             if logs is None:
                 return Report(f"unknown topic {message.topic!r}", refused=True)
             if len(message.value) > limit:
-                return Report(f"{len(message.value)} bytes and the limit is {limit}", refused=True)
+                return Report(f"{len(message.value)} bytes and the limit is {limit}", refused=True, too_large=True)
             partition = self._place(message, len(logs))
             if partition >= len(logs):
                 return Report(f"unknown partition {partition} of topic {message.topic!r}", refused=True)

@@ -51,6 +51,7 @@ class Report:
     partition: int = -1
     offset: int = -1
     refused: bool = False  # the broker will never take it: too large, unknown topic
+    too_large: bool = False  # and a smaller one would be taken
 
 
 OnReport = Callable[[Report], None]
