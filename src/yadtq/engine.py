@@ -28,7 +28,7 @@ from yadtq.service import Clock, Service
 from yadtq.settle import Writes, outcome_again, outcome_of, writes_of, writes_of_undecodable
 from yadtq.states import State
 from yadtq.task import Registry
-from yadtq.telemetry import Event, Outage, Telemetry
+from yadtq.telemetry import Event, Telemetry
 
 IDLE_S = 0.5  # the longest sleep; the loop must move between two beats
 ELSEWHERE_S = 0.5  # between two questions about a record that another worker holds
@@ -102,7 +102,6 @@ class Engine(Service):
         self._clock = clock
         self._nudge = nudge
         self._chance = chance
-        self._outages = {"Redis": Outage(telemetry, "Redis"), "Kafka": Outage(telemetry, "Kafka")}
         self._ledger_again_mono = 0.0
         self._lanes = Lanes()
         self._asking: list[Work] = []
@@ -230,10 +229,10 @@ class Engine(Service):
         try:
             answers = self._ledger.exchange(self._identity.name, self._identity.incarnation, batch)
         except LedgerUnavailable as error:  # everything stays where it is and is asked again: a lost reply is no answer
-            self._outages["Redis"].failed(error)
+            self._telemetry.failed("Redis", error)
             self._ledger_again_mono = self._clock.mono_s() + LEDGER_AGAIN_S
             return
-        self._outages["Redis"].over()
+        self._telemetry.answered("Redis")
         self._accepting, self._sealing, self._releasing, self._asking = [], [], [], []
         for work, accepted_at_ms in zip(accepting, answers.accepts, strict=True):
             self._accepted(work, accepted_at_ms)
@@ -273,7 +272,7 @@ class Engine(Service):
             try:
                 self._ledger.open()
             except LedgerUnavailable as error:
-                self._outages["Redis"].failed(error)
+                self._telemetry.failed("Redis", error)
 
     def _start(self, works: list[Work]) -> None:
         alive = self._identity.alive  # C6: a claim under a lease that ran out is not started
@@ -329,10 +328,10 @@ class Engine(Service):
 
     def _reported(self, writes: Writes, report: Report) -> None:
         if writes.reported(report):
-            self._outages["Kafka"].over()
+            self._telemetry.answered("Kafka")
             self._write(writes)
         else:
-            self._outages["Kafka"].failed(RuntimeError(report.error))
+            self._telemetry.failed("Kafka", f"Kafka does not take a record: {report.error}")
             self._write_again.append((self._clock.mono_s() + WRITE_AGAIN_S, writes))
 
     def _send_again(self) -> None:

@@ -15,7 +15,7 @@ from yadtq.errors import LedgerUnavailable, Superseded
 from yadtq.ledger import Beat, Ledger, Pulse
 from yadtq.service import Clock, Service
 from yadtq.settings import WorkerSettings
-from yadtq.telemetry import Event, Outage, Telemetry
+from yadtq.telemetry import Event, Telemetry
 
 AGAIN_S = 0.5
 
@@ -72,7 +72,6 @@ class Heartbeat(Service):
         self._first = True
         self._replaces = ""
         self._nudge = threading.Event()
-        self._outage = Outage(telemetry, "Redis")
 
     def nudge(self) -> None:
         """Beat now: something that the beat tells has changed, or the lease is in doubt."""
@@ -97,9 +96,9 @@ class Heartbeat(Service):
         try:
             pulse = self._ledger.beat(self._beat())
         except LedgerUnavailable as error:
-            self._outage.failed(error)
+            self._telemetry.failed("Redis", error)
             return AGAIN_S
-        self._outage.over()
+        self._telemetry.answered("Redis")
         return self._felt(pulse, seen, sent_mono)
 
     def _felt(self, pulse: Pulse, seen: list[int], sent_mono: float) -> float:

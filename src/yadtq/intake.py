@@ -14,7 +14,7 @@ from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import SPAN, Position, Tracker
 from yadtq.service import Clock, Service
 from yadtq.settings import WorkerSettings
-from yadtq.telemetry import Event, Outage, Telemetry
+from yadtq.telemetry import Event, Telemetry
 
 POLL_S = 0.05
 POLL_MOST = 500
@@ -94,7 +94,6 @@ class Intake(Service):
         self._on_assigned = on_assigned
         self._on_gone = on_gone
         self._on_record = on_record
-        self._outage = Outage(telemetry, "Kafka")
         self._commit_mono = 0.0
 
     def run(self) -> None:
@@ -112,11 +111,11 @@ class Intake(Service):
         try:
             records = consumer.poll(POLL_S, POLL_MOST)
         except BrokerUnavailable as error:
-            self._outage.failed(error)
+            self._telemetry.failed("Kafka", error)
             self.stopping.wait(POLL_S)
             return
         if records:
-            self._outage.over()
+            self._telemetry.answered("Kafka")
         for record in records:
             assignment = self.assignments.get(record.where)
             if assignment is not None and assignment.open(record.offset):

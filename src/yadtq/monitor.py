@@ -9,7 +9,7 @@ from collections.abc import Callable
 from yadtq.errors import LedgerUnavailable
 from yadtq.ledger import Ledger, WorkerRecord
 from yadtq.service import Service
-from yadtq.telemetry import Outage, Telemetry
+from yadtq.telemetry import Telemetry
 
 LOOK_S = 0.5
 
@@ -30,7 +30,7 @@ class Monitor(Service):
         self._allowed_ms = int(allowed_s * 1000)
         self._on_change = on_change
         self._shown: dict[str, tuple[str, str]] = {}
-        self._outage = Outage(telemetry, "Redis")
+        self._telemetry = telemetry
 
     def run(self) -> None:
         while not self.stopping.is_set():
@@ -42,9 +42,9 @@ class Monitor(Service):
         try:
             workers = self._ledger.workers(self._allowed_ms, mark=True)
         except LedgerUnavailable as error:
-            self._outage.failed(error)
+            self._telemetry.failed("Redis", error)
             return
-        self._outage.over()
+        self._telemetry.answered("Redis")
         for worker in workers:
             now = (worker.status, worker.incarnation)
             if self._shown.get(worker.name) != now:

@@ -11,7 +11,7 @@ from yadtq.broker import Broker
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.ledger import Ledger, RunRecord
 from yadtq.service import Service
-from yadtq.telemetry import Outage, Telemetry
+from yadtq.telemetry import Telemetry
 
 LOOK_S = 0.5
 NO_RUN = RunRecord(0, ended=True, ending=False)
@@ -46,7 +46,7 @@ class Producing(Service):
         self._ledger = ledger
         self._topic = topic
         self._producer = producer
-        self._outage = Outage(telemetry, "Redis")
+        self._telemetry = telemetry
 
     def open(self) -> None:
         """Join the present run or open the next one; tried until Redis answers."""
@@ -60,9 +60,9 @@ class Producing(Service):
     def beat(self, *, ended: bool = False, left: bool = False) -> RunRecord:
         try:
             self.run_record = self._ledger.run_beat(self._topic, self._producer, ended=ended, left=left)
-            self._outage.over()
+            self._telemetry.answered("Redis")
         except LedgerUnavailable as error:
-            self._outage.failed(error)
+            self._telemetry.failed("Redis", error)
         return self.run_record
 
 
@@ -94,7 +94,7 @@ class EndWatch(Service):
         self._group = group
         self.ended_run = False  # whether the end has come
         self._before: dict[str, int] | None = None  # number of the last run that had ended when this started
-        self._outages = {"Redis": Outage(telemetry, "Redis"), "Kafka": Outage(telemetry, "Kafka")}
+        self._telemetry = telemetry
 
     def run(self) -> None:
         while not self.stopping.is_set():
@@ -108,13 +108,13 @@ class EndWatch(Service):
         """Look once; say whether the end has come."""
         try:
             runs = {topic: run for topic, run in self._ledger.runs().items() if self._topic in (None, topic)}
-            self._outages["Redis"].over()
+            self._telemetry.answered("Redis")
             if self._before is None:
                 self._before = {topic: run.number if run.ended else run.number - 1 for topic, run in runs.items()}
             mine = {topic: run for topic, run in runs.items() if run.number > self._before.get(topic, 0)}
             self._close(mine)
         except LedgerUnavailable as error:
-            self._outages["Redis"].failed(error)
+            self._telemetry.failed("Redis", error)
             return False
         return bool(mine) and all(run.ended for run in mine.values())
 
@@ -124,6 +124,6 @@ class EndWatch(Service):
         try:
             for topic, run in runs.items():
                 close_if_done(self._ledger, self._broker, topic, self._group, run)
-            self._outages["Kafka"].over()
+            self._telemetry.answered("Kafka")
         except BrokerUnavailable as error:
-            self._outages["Kafka"].failed(error)
+            self._telemetry.failed("Kafka", error)

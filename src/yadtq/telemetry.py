@@ -5,12 +5,14 @@ quick; what a listener raises is logged and stops nobody.
 """
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 log = logging.getLogger("yadtq")
+AGAIN_S = 5.0  # between two reports that a store does not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,10 @@ EVENTS = {
     "committed": "offsets below offset are committed",
     "commit_failed": "a commit did not succeed and will be tried again; detail is the reason",
     "reborn": "the worker had been declared DEAD and goes on under a new incarnation",
-    "unavailable": "a store does not answer; detail says which and why; told once, and at most once a second",
-    "available": "the store answers again",
+    "unavailable": "a store does not answer; detail says which and why; told at once, then every 5 s",
+    "available": "the store answers again; detail is its name",
+    "overdue": "the grace time is over and something still runs; it is left to another worker",
+    "not_left": "Redis could not be told that this worker left; its claims wait for the lease to end",
 }
 
 Listener = Callable[[Event], None]
@@ -56,6 +60,8 @@ class Telemetry:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+        self._failing: dict[str, float] = {}  # store -> when that was told last
 
     def listen(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -71,22 +77,19 @@ class Telemetry:
             except Exception:  # a broken listener must not stop the worker
                 log.exception("a listener failed on %s", event.kind)
 
-
-class Outage:
-    """Tells that a store does not answer: at once, then at most once a second, and once when it answers again."""
-
-    def __init__(self, telemetry: Telemetry, store: str) -> None:
-        self._telemetry = telemetry
-        self._store = store
-        self._told_mono: float | None = None
-
-    def failed(self, error: Exception) -> None:
+    def failed(self, store: str, error: Exception | str) -> None:
+        """A store did not answer: tell it at once, then every few seconds, however many threads notice."""
         now = time.monotonic()
-        if self._told_mono is None or now - self._told_mono >= 1.0:
-            self._told_mono = now
-            self._telemetry.tell(Event("unavailable", detail=f"{self._store}: {error}"))
+        with self._lock:
+            if now - self._failing.get(store, -AGAIN_S) < AGAIN_S:
+                return
+            self._failing[store] = now
+        self.tell(Event("unavailable", detail=str(error)))
 
-    def over(self) -> None:
-        if self._told_mono is not None:
-            self._told_mono = None
-            self._telemetry.tell(Event("available", detail=self._store))
+    def answered(self, store: str) -> None:
+        """A store answered: tell it if it had not."""
+        if store in self._failing:
+            with self._lock:
+                was_failing = self._failing.pop(store, None)
+            if was_failing is not None:
+                self.tell(Event("available", detail=store))

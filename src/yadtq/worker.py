@@ -5,7 +5,6 @@ then the offsets are committed and the group is left, then the heartbeat ends, a
 is killed instead leaves all of that to the next owner.
 """
 
-import logging
 import os
 import signal
 import threading
@@ -20,9 +19,8 @@ from yadtq.intake import Assignment, Intake
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.service import Clock, Service, SystemClock
 from yadtq.settings import WorkerSettings
-from yadtq.telemetry import Event, Outage, Telemetry
+from yadtq.telemetry import Event, Telemetry
 
-log = logging.getLogger("yadtq")
 LOOK_S = 0.5
 LEAVE_S = 10.0
 
@@ -133,20 +131,19 @@ class Worker:
 
     def _wait_for_queue(self) -> bool:
         """Create the queue's topics, or wait for them; False: asked to leave meanwhile."""
-        outage = Outage(self.telemetry, "Kafka")
         told = False
         while not self._leave.is_set():
             try:
                 found = self._app.broker.partitions().get(self._topics.tasks) or self._partitions
                 if found:
                     ensure_queue(self._app.broker, self._topics, found)
-                    outage.over()
+                    self.telemetry.answered("Kafka")
                     return True
                 if not told:
                     self.telemetry.tell(Event("waiting", detail=self._topics.tasks))
                     told = True
             except BrokerUnavailable as error:
-                outage.failed(error)
+                self.telemetry.failed("Kafka", error)
             self._leave.wait(LOOK_S)
         return False
 
@@ -160,7 +157,7 @@ class Worker:
         if not any(service.ended.is_set() for service in self._services):
             engine.inbox.put(Drain())
             if not engine.join(self._settings.grace_s):
-                log.warning("%g s of grace are over; what still runs is left to another worker", self._settings.grace_s)
+                self.telemetry.tell(Event("overdue", detail=f"{self._settings.grace_s:g} s of grace"))
 
     def _stop(self, intake: Intake, engine: Engine, heartbeat: Heartbeat, identity: Identity) -> None:
         for service in (engine, intake, heartbeat):
@@ -170,7 +167,7 @@ class Worker:
         try:
             self._app.ledger.leave(identity.name, identity.incarnation)
         except LedgerUnavailable as error:
-            log.warning("could not say good-bye, so the claims wait for the lease to end: %s", error)
+            self.telemetry.tell(Event("not_left", detail=str(error)))
 
     def _raise_failure(self) -> None:
         for service in self._services:

@@ -236,13 +236,25 @@ class KafkaConsumer:
         self._listener = listener
         self._owned: set[TopicPartition] = set()  # what the listener was told of
         self._closing = False
-        self._consumer = ck.Consumer({**config, "on_commit": self._on_commit}, logger=log)
+        self._problem: KafkaError | None = None
+        callbacks = {"on_commit": self._on_commit, "error_cb": self._on_error}
+        self._consumer = ck.Consumer({**config, **callbacks}, logger=log)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, timeout_s: float, most: int) -> list[Record]:
         # consume(n, t) waits the whole t for n messages; poll waits for the first one only.
         first = self._consumer.poll(timeout_s)
-        return _records([first, *self._consumer.consume(most - 1, 0)]) if first is not None else []
+        if first is not None:
+            return _records([first, *self._consumer.consume(most - 1, 0)])
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise BrokerUnavailable(f"Kafka does not answer: {problem.str()}")
+        return []
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Told inside `poll`. Single connections come and go; only all of them at once is an outage."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._problem = error
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._consumer.pause([ck.TopicPartition(*where) for where in partitions])

@@ -44,6 +44,8 @@ LINES: dict[str, Callable[[Event], str]] = {
     "commit_failed": lambda e: f"partition {e.partition} not committed, trying again: {e.detail}",
     "reborn": lambda e: f"was declared DEAD ({e.detail}), goes on as a new incarnation",
     "unavailable": lambda e: e.detail,
+    "overdue": lambda e: f"{e.detail} are over; what still runs is left to another consumer",
+    "not_left": lambda e: f"claims wait for the lease to end: {e.detail}",
     "available": lambda e: f"{e.detail} answers again",
 }
 

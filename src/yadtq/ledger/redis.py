@@ -201,7 +201,7 @@ class RedisLedger:
             return move()
         except (RedisError, OSError) as error:
             raise LedgerUnavailable(
-                f"Redis at {self._shown} does not answer: {error}. Is it running? `yadtq status`"
+                f"Redis at {self._shown} does not answer: {str(error).rstrip('.')}. Is it running? `yadtq status`"
             ) from (error)
 
 
