@@ -1,6 +1,7 @@
 """The JSON API: what it answers, and what it refuses."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from fastapi.testclient import TestClient
 from scene import HOSTILE, Scene
 
 from waiting import eventually
-from yadtq.broker import Message, TopicPartition
+from yadtq.broker import Message, Record, TopicPartition
+from yadtq.broker.memory import MemoryBroker, MemoryReader
 from yadtq.codec import encode
 from yadtq.envelope import Envelope
 from yadtq.offsets import Position, write_bitmap
@@ -58,6 +60,30 @@ def test_a_submitted_task_can_be_asked_for_at_once_with_its_arguments(client: Te
         assert list(answer) == FIELDS
         assert (answer["status"], answer["task_args"], answer["queue"]) == ("QUEUED", [number, 2], "tasks")
         assert (answer["result"], answer["worker"], answer["started_at_ms"]) == (None, None, None)
+
+
+class LateBroker(MemoryBroker):
+    """Its readers hear of everything a while after it happened."""
+
+    def reader(self) -> MemoryReader:
+        reader = super().reader()
+        poll, late = reader.poll, threading.Event()
+
+        def poll_late(timeout_s: float, most: int) -> list[Record]:
+            late.wait(0.3)
+            return poll(timeout_s, most)
+
+        reader.poll = poll_late  # type: ignore[method-assign]
+        return reader
+
+
+def test_a_task_is_waited_for_while_the_read_model_is_late(tmp_path: Path) -> None:
+    scene = Scene(LateBroker())
+    site = create_app(scene.app, readmodel_path=tmp_path / "late.sqlite")
+    with TestClient(site, base_url="http://127.0.0.1:8080") as client:
+        for queue in ("tasks", "a-new-one"):
+            task_id = submit(client, task_type="add", task_args=[1, 2], queue=queue)
+            assert client.get(f"/api/v1/tasks/{task_id}").json()["task_args"] == [1, 2]
 
 
 def test_a_task_goes_from_queued_to_processing_to_success(client: TestClient, scene: Scene) -> None:

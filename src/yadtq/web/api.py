@@ -68,8 +68,13 @@ _ORDER_BODY = {"requestBody": {"required": True, "content": {"application/json":
 
 def api_router(app: App, view: View, submitter: Submitter) -> APIRouter:
     """Make the routes."""
-    router = APIRouter(prefix="/api/v1", tags=["tasks"])
+    router = APIRouter(prefix="/api/v1")
+    _add_tasks(router, view, submitter)
+    _add_lists(router, app, view)
+    return router
 
+
+def _add_tasks(router: APIRouter, view: View, submitter: Submitter) -> None:
     @router.get("/tasks")
     async def tasks(
         status: Status = None,
@@ -105,6 +110,8 @@ def api_router(app: App, view: View, submitter: Submitter) -> APIRouter:
             raise HTTPException(404, missing(task_id, submitter))
         return _json(task_item(row))
 
+
+def _add_lists(router: APIRouter, app: App, view: View) -> None:
     @router.get("/workers")
     async def workers() -> Response:
         """Every worker, the living first."""
@@ -119,8 +126,6 @@ def api_router(app: App, view: View, submitter: Submitter) -> APIRouter:
     async def task_types() -> Response:
         """The tasks that can be submitted, with their parameters."""
         return _list([task_type_item(app, name) for name in app.registry.names], view)
-
-    return router
 
 
 def read_cursor(text: str | None) -> Cursor:

@@ -66,9 +66,8 @@ def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None)
 
     # The documentation pages that come with FastAPI load scripts from other hosts; /openapi.json stays.
     site = FastAPI(title="YADTQ", docs_url=None, redoc_url=None, lifespan=lifespan)
-    site.include_router(api_router(app, view, submitter))
-    site.include_router(stream_router(live))
-    site.include_router(page_router(pages))
+    for router in (api_router(app, view, submitter), stream_router(live), page_router(pages)):
+        site.include_router(router)
     site.mount("/static", StaticFiles(directory=STATIC))
     site.add_middleware(Guard)
     site.state.live = live

@@ -110,7 +110,7 @@ class Live:
 
 def stream_router(live: Live) -> APIRouter:
     """Make the route."""
-    router = APIRouter(prefix="/api/v1", tags=["events"])
+    router = APIRouter(prefix="/api/v1")
 
     @router.get("/events")
     async def events() -> Response:
