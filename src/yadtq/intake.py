@@ -114,8 +114,6 @@ class Intake(Service):
             self._telemetry.failed("Kafka", error)
             self.stopping.wait(POLL_S)
             return
-        if records:
-            self._telemetry.answered("Kafka")
         for record in records:
             assignment = self.assignments.get(record.where)
             if assignment is not None and assignment.open(record.offset):
@@ -154,6 +152,7 @@ class Intake(Service):
     # The broker's listener: called on this thread, inside poll and close.
 
     def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
+        self._telemetry.answered("Kafka")
         for where, position in partitions.items():
             assignment = self.assignments[where] = Assignment(where, position)
             self._telemetry.tell(Event("assigned", where.partition, position.offset))
@@ -177,7 +176,8 @@ class Intake(Service):
     def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
         for where, position in positions.items():
             if error is not None:  # the state stays dirty, so the next round commits it again
-                self._telemetry.tell(Event("commit_failed", where.partition, position.offset, detail=error))
+                self._telemetry.failed("Kafka", f"partition {where.partition} is not committed, trying again: {error}")
             elif where in self.assignments:
                 self.assignments[where].committed(position)
+                self._telemetry.answered("Kafka")
                 self._telemetry.tell(Event("committed", where.partition, position.offset))

@@ -119,7 +119,7 @@ class EndWatch(Service):
         return bool(mine) and all(run.ended for run in mine.values())
 
     def _close(self, runs: dict[str, RunRecord]) -> None:
-        if self._broker is None:
+        if self._broker is None or not any(run.ending for run in runs.values()):
             return
         try:
             for topic, run in runs.items():

@@ -43,7 +43,6 @@ EVENTS = {
     "released": "a claim that had not started was given back",
     "refused": "a write of a superseded attempt was refused",
     "committed": "offsets below offset are committed",
-    "commit_failed": "a commit did not succeed and will be tried again; detail is the reason",
     "reborn": "the worker had been declared DEAD and goes on under a new incarnation",
     "unavailable": "a store does not answer; detail says which and why; told at once, then every 5 s",
     "available": "the store answers again; detail is its name",

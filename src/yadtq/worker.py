@@ -22,7 +22,8 @@ from yadtq.settings import WorkerSettings
 from yadtq.telemetry import Event, Telemetry
 
 LOOK_S = 0.5
-LEAVE_S = 10.0
+LEAVE_S = 4.0  # for each loop to end, when the grace time is over
+FLUSH_S = 0.5  # what has no report by now is repeated by the next owner
 
 
 class Worker:
@@ -98,7 +99,7 @@ class Worker:
             self._drain(engine)
         finally:
             self._stop(intake, engine, heartbeat, identity)
-            producer.close(LEAVE_S)
+            producer.close(FLUSH_S)
         self._raise_failure()
 
     def _intake(self, engine: Engine) -> Intake:

@@ -41,7 +41,6 @@ LINES: dict[str, Callable[[Event], str]] = {
     "dead_lettered": lambda e: f"partition {e.partition} offset {e.offset} to the dead letters: {e.detail}",
     "refused": lambda e: f"{e.task_id}: too late, another attempt counts",
     "committed": lambda e: f"partition {e.partition} committed up to offset {e.offset}",
-    "commit_failed": lambda e: f"partition {e.partition} not committed, trying again: {e.detail}",
     "reborn": lambda e: f"was declared DEAD ({e.detail}), goes on as a new incarnation",
     "unavailable": lambda e: e.detail,
     "overdue": lambda e: f"{e.detail} are over; what still runs is left to another consumer",
