@@ -59,6 +59,7 @@ def decode(data: bytes) -> Envelope:
         Undecodable: The bytes are not one, or are of a newer version.
     """
     try:
+        data.decode()  # what is left raw is not looked at by the decoder, and may not be text
         envelope = _envelopes.decode(data)
         problem = _problem(envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -102,4 +103,6 @@ def _problem(envelope: Envelope) -> str | None:
         return "task_tries, generation and queued_at_ms are at least 0 and max_attempts at least 1"
     if max(envelope.task_tries, envelope.generation, envelope.max_attempts) > 2**31:
         return "task_tries, generation and max_attempts are at most 2147483648"
+    if envelope.queued_at_ms > 2**53:
+        return "queued_at_ms is at most 9007199254740992"  # further than every store of it can count
     return id_problem(envelope.task_id)

@@ -140,7 +140,10 @@ def parse_kafka(address: str) -> dict[str, str]:
     """
     if "://" not in address:
         return {"bootstrap.servers": _servers(address)}
-    url = urlsplit(address)
+    try:
+        url = urlsplit(address)
+    except ValueError:
+        raise SettingsError(f"Kafka's address is no URL: {mask(address)}") from None
     if url.scheme not in _SECURITY:
         raise SettingsError(f"Kafka's address starts with one of {', '.join(f'{s}://' for s in _SECURITY)}")
     user, _, servers = url.netloc.rpartition("@")
@@ -158,41 +161,49 @@ def redis_url(address: str) -> str:
         SettingsError: It is neither.
     """
     url = address if "://" in address else f"redis://{address}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss", "unix") or not (parts.hostname or parts.scheme == "unix"):
-        raise SettingsError("Redis's address is host:port, redis://..., rediss://... or unix://...")
     try:
+        parts = urlsplit(url)
+        good = parts.hostname or parts.scheme == "unix"
         _ = parts.port
     except ValueError:
-        raise SettingsError(f"Redis's address has no valid port: {mask(address)}") from None
+        good = None
+    if not good or parts.scheme not in ("redis", "rediss", "unix"):
+        raise SettingsError(
+            "Redis's address is host:port, redis://..., rediss://... or unix://...; in a password / is %2F"
+        )
     return url
 
 
 def mask(address: str) -> str:
     """Hide the secrets of an address: its password, and query values whose name speaks of one."""
-    if "://" not in address:
-        return address
-    url = urlsplit(address)
+    bare = "://" not in address
+    try:
+        url = urlsplit(f"//{address}" if bare else address)
+    except ValueError:  # nothing in it can be told apart
+        return "***"
     user, at, host = url.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     query = "&".join(
         f"{key}=***" if any(word in key.lower() for word in ("password", "secret", "key")) else f"{key}={value}"
         for key, value in parse_qsl(url.query)
     )
-    return urlunsplit(url._replace(netloc=f"{name}{':***' if colon else ''}{at}{host}", query=query))
+    masked = urlunsplit(url._replace(netloc=f"{name}{':***' if colon else ''}{at}{host}", query=query))
+    return masked.removeprefix("//") if bare else masked
 
 
 def _servers(text: str) -> str:
     for server in text.split(","):
         host, colon, port = server.strip().rpartition(":")
-        if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
-            raise SettingsError(f"Kafka's address is host:port, several with commas between, not {server.strip()!r}")
+        if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+            raise SettingsError(
+                f"Kafka's address is host:port, several with commas between, not {mask(server.strip())!r}"
+            )
     return text
 
 
 def _read_toml(path: Path) -> dict[str, object]:
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -211,7 +222,9 @@ def _read_toml(path: Path) -> dict[str, object]:
 def _read_services(path: Path) -> dict[str, str]:
     """What `yadtq up` wrote. It is removed by `yadtq down`, so its presence means running."""
     try:
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_text("utf-8"))
+        if not isinstance(table, dict):
+            raise ValueError("not an object")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
