@@ -149,7 +149,7 @@ def test_hostile_text_is_shown_as_text_and_runs_nowhere(watched: Watched, scene:
     page = watched.open("/")
     expect(page.locator("#list tbody tr")).to_have_count(2)
     assert sum("<script>alert('owned')" in text for text in rows(page)) == 2
-    page.locator("#list tbody tr a").last.click()
+    page.locator("#list tr:has(.chip-failed) a").click()
     expect(page.locator("pre.bad")).to_contain_text(HOSTILE + "\\x07")
     expect(page.locator("#task-id")).to_have_text(ODD)
     page = watched.open(f"/tasks/{second.task_id}")
