@@ -10,12 +10,13 @@ import signal
 import threading
 from collections.abc import Callable
 
-from yadtq.app import App, ensure_queue
+from yadtq.app import App
 from yadtq.broker import Record
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.heartbeat import Heartbeat, Identity
 from yadtq.intake import Assignment, Intake
+from yadtq.publisher import ensure_queue
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.service import Clock, Service, SystemClock
 from yadtq.settings import WorkerSettings

@@ -3,7 +3,6 @@
 import msgspec
 
 from waiting import ManualClock
-from yadtq.app import ensure_queue
 from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
 from yadtq.broker import Message, OnReport, Record, Report, TopicPartition
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer
@@ -16,6 +15,7 @@ from yadtq.intake import Intake
 from yadtq.layout import Layout
 from yadtq.ledger import TaskRecord
 from yadtq.ledger.memory import MemoryLedger
+from yadtq.publisher import ensure_queue
 from yadtq.runners import Sink
 from yadtq.settings import WorkerSettings
 from yadtq.task import Call, Options, Registry, Task

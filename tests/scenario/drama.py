@@ -19,10 +19,11 @@ from account import Account, Run, read_topic
 from observer import Observer
 
 from waiting import eventually
-from yadtq.app import App, Publisher
+from yadtq.app import App
 from yadtq.broker import Record
 from yadtq.layout import QueueTopics
 from yadtq.ledger import TaskRecord
+from yadtq.publisher import Publisher
 from yadtq.settings import load
 from yadtq.states import State
 from yadtq.task import Call, Options

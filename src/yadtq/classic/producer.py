@@ -18,11 +18,12 @@ from types import FrameType
 
 import msgspec
 
-from yadtq.app import App, Publisher, Sent, ensure_queue
+from yadtq.app import App
 from yadtq.broker import Report
 from yadtq.classic.console import Console, addresses
 from yadtq.classic.lines import BATCH, LINE_BYTES, Line, batches
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable, SubmitError
+from yadtq.publisher import Publisher, Sent, ensure_queue
 from yadtq.run import Producing, close_if_done, unfinished
 from yadtq.states import State
 from yadtq.task import Call, Options

@@ -1,0 +1,171 @@
+"""Calls to records in Kafka, and from there to QUEUED records in the ledger.
+
+One invariant: what is wrong with any call is found before the first is sent, and a call counts as published only with
+Kafka's report. Redis is not on that road: when it is down the view is late. When the process dies, what was reported
+is in Kafka.
+"""
+
+import itertools
+import logging
+import random
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import msgspec
+
+from yadtq import codec
+from yadtq.broker import Broker, Message, Producer, Report, ensure_topic
+from yadtq.envelope import Envelope
+from yadtq.errors import InvalidArguments, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
+from yadtq.layout import DEAD_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
+from yadtq.ledger import Ledger, NewTask
+from yadtq.task import Call
+
+log = logging.getLogger("yadtq")
+
+DEFAULT_PARTITIONS = 8
+REPORT_S = 30.0  # longer than the client tries, so that its own verdict comes first
+PARTITIONS_FRESH_S = 30.0
+LATE_QUEUED_S = 60.0  # a QUEUED write later than this could meet a record that came and expired
+
+
+def ensure_queue(broker: Broker, topics: QueueTopics, partitions: int) -> int:
+    """Create the three topics of a queue where they are missing; return how many partitions the first has."""
+    # The outcomes topic is what makes a queue known, so it comes last: whoever sees it finds the others.
+    count = ensure_topic(broker, topics.tasks, partitions, TASKS_CONFIG)
+    ensure_topic(broker, topics.dead, 1, DEAD_CONFIG)
+    ensure_topic(broker, topics.outcomes, count, OUTCOMES_CONFIG)
+    return count
+
+
+@dataclass
+class Sent:
+    """Calls that were given to the producer, and their reports as they come."""
+
+    tasks: list[Envelope]
+    topics: list[str]
+    reports: dict[str, Report] = field(default_factory=dict)
+    done: "Future[None]" = field(default_factory=Future)
+    at_mono: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)  # reports come from the sender and the client's thread
+
+    @property
+    def task_ids(self) -> list[str]:
+        return [task.task_id for task in self.tasks]
+
+    def report(self, task_id: str, report: Report) -> None:
+        with self.lock:
+            self.reports[task_id] = report
+            complete = len(self.reports) == len(self.tasks)
+        if complete:
+            self.done.set_result(None)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for all reports, then raise what the worst of them says."""
+        try:
+            self.done.result(timeout_s)
+        except TimeoutError:
+            missing = next(task_id for task_id in self.task_ids if task_id not in self.reports)
+            raise SubmitUnknown(missing, f"none within {timeout_s or REPORT_S:g} s") from None
+        for task_id, report in self.reports.items():
+            if report.refused:
+                raise SubmitError(f"Kafka refused task {task_id!r}: {report.error}. Nothing of it was published")
+            if report.error:
+                raise SubmitUnknown(task_id, report.error)
+
+
+class Publisher:
+    """Calls to records in Kafka, then to QUEUED records in the ledger."""
+
+    def __init__(
+        self, broker: Broker, ledger: Ledger, layout: Layout, limit_bytes: int, first_turn: int | None = None
+    ) -> None:
+        self.unrecorded: set[str] = set()  # Kafka has them, their QUEUED record could not be written
+        self._broker = broker
+        self._ledger = ledger
+        self._layout = layout
+        self._limit_bytes = limit_bytes
+        self._producer: Producer = broker.producer()
+        self._turns: dict[str, tuple[int, float]] = {}  # partitions of a topic, and until when that is fresh
+        # Many short-lived clients must not all begin at partition 0.
+        self._counter = itertools.count(random.randrange(1 << 16) if first_turn is None else first_turn)
+
+    def prepare(self, call: Call) -> Envelope:
+        """Make the envelope of a call. Nothing is sent.
+
+        Raises:
+            InvalidArguments: The id cannot be used.
+            TooLarge: Over the size limit.
+        """
+        task_id = call.options.task_id or uuid.uuid4().hex
+        problem = codec.id_problem(task_id)
+        if problem:
+            raise InvalidArguments(call.task_type, problem)
+        envelope = Envelope(
+            task_id=task_id,
+            task_type=call.task_type,
+            task_args=msgspec.Raw(call.args),
+            task_kwargs=msgspec.Raw(call.kwargs),
+            task_tries=call.tries,
+            queued_at_ms=time.time_ns() // 1_000_000,
+            max_attempts=call.options.max_attempts,
+        )
+        size_bytes = len(codec.encode(envelope))
+        if size_bytes > self._limit_bytes:
+            raise TooLarge(size_bytes, self._limit_bytes)
+        return envelope
+
+    def send(self, calls: Sequence[Call]) -> Sent:
+        """Give calls to the producer. What is wrong with any of them is found before the first is sent."""
+        tasks = [self.prepare(call) for call in calls]
+        queues = [self._layout.queue(call.options.queue) for call in calls]
+        partitions = [self._partition(topics, call.options.key) for topics, call in zip(queues, calls, strict=True)]
+        sent = Sent(tasks, [topics.tasks for topics in queues])
+        if not tasks:
+            sent.done.set_result(None)
+        for call, task, topic, partition in zip(calls, tasks, sent.topics, partitions, strict=True):
+            key = None if call.options.key is None else call.options.key.encode()
+            self._send(sent, task.task_id, Message(topic, codec.encode(task), key, partition))
+        return sent
+
+    def _send(self, sent: Sent, task_id: str, message: Message) -> None:
+        self._producer.produce(message, lambda report: sent.report(task_id, report))
+
+    def _partition(self, topics: QueueTopics, key: str | None) -> int | None:
+        """The next partition in turn; with a key the key decides."""
+        count, fresh_until = self._turns.get(topics.tasks, (0, 0.0))
+        if time.monotonic() > fresh_until:
+            count = self._broker.partitions().get(topics.tasks) or ensure_queue(
+                self._broker, topics, DEFAULT_PARTITIONS
+            )
+            self._turns[topics.tasks] = count, time.monotonic() + PARTITIONS_FRESH_S
+        return None if key is not None else next(self._counter) % count
+
+    def record(self, sent: Sent) -> None:
+        """Write the QUEUED records. A ledger that is down delays the view and fails nothing."""
+        if time.monotonic() - sent.at_mono > LATE_QUEUED_S:
+            return
+        new = [
+            NewTask(
+                task.task_id,
+                task.task_type,
+                topic,
+                sent.reports[task.task_id].partition,
+                sent.reports[task.task_id].offset,
+                task.queued_at_ms,
+                task.task_tries,
+            )
+            for task, topic in zip(sent.tasks, sent.topics, strict=True)
+        ]
+        try:
+            self._ledger.queued(new)
+        except LedgerUnavailable as error:
+            log.warning("%d task(s) are published; their QUEUED record is late: %s", len(new), error)
+            self.unrecorded.update(sent.task_ids)
+
+    def close(self) -> None:
+        self._producer.close(REPORT_S)
