@@ -56,6 +56,8 @@ class Task(Generic[P, R]):
     """A registered function. Call it to run it here; `submit` it to run it on a worker."""
 
     def __init__(self, function: Callable[..., Any], name: str, options: Options, outlet: Outlet) -> None:
+        if options.max_attempts < 1:
+            raise InvalidTask(f"max_attempts is at least 1, not {options.max_attempts}")
         self.function = function
         self.name = name
         self.options = options
@@ -85,13 +87,11 @@ class Task(Generic[P, R]):
             max_attempts: How many failures of the code end it; at least 1.
             task_id: The id, for one submit; one id runs once, however often it is submitted.
         """
-        if max_attempts is not None and max_attempts < 1:
-            raise InvalidTask(f"max_attempts is at least 1, not {max_attempts}")
         old = self.options
         chosen = Options(
             queue=queue or old.queue,
             key=old.key if key is None else key,
-            max_attempts=max_attempts or old.max_attempts,
+            max_attempts=old.max_attempts if max_attempts is None else max_attempts,
             task_id=task_id or old.task_id,
         )
         return Task(self.function, self.name, chosen, self._outlet)
@@ -162,8 +162,8 @@ class Task(Generic[P, R]):
         elif kind is inspect.Parameter.VAR_KEYWORD:
             hint = dict[str, hint]
         try:
-            return msgspec.convert(value, hint, dec_hook=_from_json)
-        except (msgspec.MsgspecError, RecursionError) as error:
+            return _convert(value, hint)
+        except Exception as error:  # validators are user code: anything can come out of them
             raise InvalidArguments(self.name, f"{name}: {error}") from error
 
     def write_result(self, result: object, limit_bytes: int) -> bytes:
@@ -188,9 +188,8 @@ class Task(Generic[P, R]):
             InvalidResult: It is of another type.
         """
         try:
-            value = msgspec.json.decode(data)
-            return typing.cast("R", msgspec.convert(value, self._hints.get("return", Any), dec_hook=_from_json))
-        except msgspec.MsgspecError as error:
+            return typing.cast("R", _convert(msgspec.json.decode(data), self._hints.get("return", Any)))
+        except Exception as error:  # validators are user code: anything can come out of them
             raise InvalidResult(self.name, str(error)) from error
 
     @property
@@ -266,13 +265,18 @@ def _to_json(value: object) -> object:
     dump = getattr(value, "model_dump", None)
     if dump is None:
         raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
-    return dump(mode="json")
+    return dump(mode="json", by_alias=True, round_trip=True)
+
+
+def _convert(value: object, hint: Any) -> Any:
+    return msgspec.convert(value, hint, str_keys=True, dec_hook=_from_json)
 
 
 def _from_json(kind: type, value: object) -> object:
-    validate = getattr(kind, "model_validate", None)
+    # As JSON: a strict model takes a date from JSON's text and from no other.
+    validate = getattr(kind, "model_validate_json", None)
     if validate is None:
         if isinstance(value, kind):
             return value
         raise TypeError(f"a {kind.__name__} cannot be read from JSON")
-    return validate(value)
+    return validate(msgspec.json.encode(value))
