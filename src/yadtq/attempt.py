@@ -28,6 +28,7 @@ class Ending(StrEnum):
     RAISED = "raised"
     BAD_ARGUMENTS = "bad arguments"  # they do not fit the signature; the code did not run
     BAD_RESULT = "bad result"  # it returned something that is not JSON or too large; running again would not help
+    DIED = "died"  # the process that ran it ended under it; error_log says how
 
 
 @dataclass(frozen=True, slots=True)
