@@ -216,10 +216,9 @@ def test_numbers_that_no_column_can_hold_are_brought_into_range(model: ReadModel
     lies: Sequence[Record] = [
         outcome(0, "a", attempts=huge, offset=-huge, partition=huge, started_at_ms=huge, finished_at_ms=-huge),
         outcome(1, "b", queued_at_ms=huge),
-        envelope(0, "c", queued_at_ms=huge),
     ]
     model.apply(lies, SOURCES)
-    assert {row.task_id for row in Listing(model).newest(Filter(), TOP, 10)} == {"a", "b", "c"}
+    assert {row.task_id for row in Listing(model).newest(Filter(), TOP, 10)} == {"a", "b"}
 
 
 def test_an_envelope_without_a_time_takes_that_of_its_record(model: ReadModel) -> None:
