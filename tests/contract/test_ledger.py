@@ -4,7 +4,7 @@ import pytest
 from ledger_bench import TTL_S, Bench
 
 from yadtq.errors import LedgerUnavailable
-from yadtq.ledger import Batch, Elsewhere, NewTask, Over, Refusal, Release, Run, Seal
+from yadtq.ledger import Batch, Elsewhere, NewTask, Over, Release, Run, Seal
 from yadtq.ledger.protocol import MAX_TAKEOVERS
 from yadtq.states import State
 
@@ -106,6 +106,17 @@ def test_the_token_of_another_worker_is_no_way_in(bench: Bench) -> None:
     wish = bench.wish()
     bench.run("w1", wish)
     assert bench.claim("w2", wish) == Elsewhere("w1")
+
+
+def test_a_token_counts_only_with_its_worker_and_its_incarnation(bench: Bench) -> None:
+    assert bench.beat("twin", bench.incarnations["w1"], first=True)  # two workers may call their incarnations the same
+    wish = bench.wish()
+    old = bench.run("w1", wish)
+    assert bench.claim("twin", wish) == Elsewhere("w1")
+    bench.start("w1")
+    new = bench.run("w1", wish)
+    assert (new.taken_from, new.attempt) == ("w1", 2)
+    assert counter(new) > counter(old)
 
 
 def test_a_lost_workers_task_is_taken_over_under_a_higher_fence(bench: Bench) -> None:
@@ -320,48 +331,6 @@ def test_nothing_at_all_is_a_batch_too(bench: Bench) -> None:
     assert (list(answers.accepts), list(answers.seals), list(answers.claims)) == ([], [], [])
 
 
-def test_without_an_epoch_every_claim_has_to_wait(empty_ledger: Bench) -> None:
-    empty_ledger.start("w1")
-    wishes = [empty_ledger.wish("a"), empty_ledger.wish("b")]
-    assert empty_ledger.exchange("w1", claims=wishes).claims == [Refusal.WAIT] * 2
-    assert empty_ledger.ledger.records(["a", "b"]) == [None, None]
-    empty_ledger.ledger.open()
-    assert isinstance(empty_ledger.claim("w1", wishes[0]), Run)
-
-
-def test_opening_again_keeps_the_epoch(bench: Bench) -> None:
-    first = bench.run("w1", bench.wish("a"))
-    bench.pass_ms(2)
-    bench.ledger.open()
-    assert epoch(bench.run("w1", bench.wish("b"))) == epoch(first)
-
-
-def test_after_a_wipe_the_epoch_is_higher_and_old_fences_write_nothing(bench: Bench) -> None:
-    old = bench.run("w1")
-    bench.wipe()
-    bench.start("w1")
-    assert bench.claim("w1") is Refusal.WAIT
-    bench.ledger.open()
-    new = bench.run("w1")
-    assert epoch(new) > epoch(old)
-    assert bench.accept(old) is None
-    assert not bench.seal(old)
-    assert bench.record().status is State.PROCESSING
-
-
-@pytest.mark.parametrize("name", ["lost", "stranger", "left", "old"])
-def test_an_incarnation_that_is_not_alive_gets_no_claim(bench: Bench, name: str) -> None:
-    bench.incarnations["stranger"] = "-"
-    bench.start("lost", "left", "old")
-    bench.lose("lost")
-    bench.ledger.leave("left", bench.incarnations["left"])
-    before = bench.incarnations["old"]
-    bench.start("old")
-    bench.incarnations["old"] = before
-    assert bench.exchange(name, claims=[bench.wish("a"), bench.wish("b")]).claims == [Refusal.DEAD] * 2
-    assert bench.ledger.records(["a", "b"]) == [None, None]
-
-
 def test_a_lost_worker_may_still_say_how_its_attempt_ended(bench: Bench) -> None:
     run = bench.run("w1")
     bench.lose("w1")
@@ -399,7 +368,3 @@ def test_a_large_result_comes_back_as_it_was(bench: Bench) -> None:
 
 def counter(run: Run) -> int:
     return int(run.fence.partition(".")[2])
-
-
-def epoch(run: Run) -> int:
-    return int(run.fence.partition(".")[0])
