@@ -61,7 +61,7 @@ def decode(data: bytes) -> Envelope:
     try:
         data.decode()  # what is left raw is not looked at by the decoder, and may not be text
         envelope = _envelopes.decode(data)
-        problem = _problem(envelope)
+        problem = problem_of(envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(data, str(error)) from error
     if problem:
@@ -90,7 +90,8 @@ def id_problem(task_id: str) -> str | None:
     return None
 
 
-def _problem(envelope: Envelope) -> str | None:
+def problem_of(envelope: Envelope) -> str | None:
+    """Say why a worker would not take this envelope, or None."""
     if envelope.version > VERSION:
         return f"version {envelope.version} is newer than this worker knows ({VERSION}); update it, then replay"
     if not bytes(envelope.task_args).lstrip().startswith(b"["):

@@ -98,13 +98,10 @@ class Publisher:
         """Make the envelope of a call. Nothing is sent.
 
         Raises:
-            InvalidArguments: The id cannot be used.
+            InvalidArguments: The id cannot be used, or a worker would not take the envelope.
             TooLarge: Over the size limit.
         """
         task_id = call.options.task_id or uuid.uuid4().hex
-        problem = codec.id_problem(task_id)
-        if problem:
-            raise InvalidArguments(call.task_type, problem)
         envelope = Envelope(
             task_id=task_id,
             task_type=call.task_type,
@@ -114,6 +111,9 @@ class Publisher:
             queued_at_ms=time.time_ns() // 1_000_000,
             max_attempts=call.options.max_attempts,
         )
+        problem = codec.problem_of(envelope)
+        if problem:
+            raise InvalidArguments(call.task_type, problem)
         size_bytes = len(codec.encode(envelope))
         if size_bytes > self._limit_bytes:
             raise TooLarge(size_bytes, self._limit_bytes)

@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from yadtq.errors import SettingsError
@@ -78,6 +79,7 @@ class WorkerSettings:
     commit_s: float = 1.0  # the longest time between two commits of offsets that moved
     commit_after: int = 500  # completions that bring a commit forward
     grace_s: float = 30.0  # how long a drain waits for what runs
+    order: Literal["unordered", "partition"] = "unordered"  # partition: one task of a partition at a time, in its order
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name) > 100 or not self.name.isprintable():

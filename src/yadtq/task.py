@@ -56,8 +56,8 @@ class Task(Generic[P, R]):
     """A registered function. Call it to run it here; `submit` it to run it on a worker."""
 
     def __init__(self, function: Callable[..., Any], name: str, options: Options, outlet: Outlet) -> None:
-        if options.max_attempts < 1:
-            raise InvalidTask(f"max_attempts is at least 1, not {options.max_attempts}")
+        if not 1 <= options.max_attempts <= 2**31:
+            raise InvalidTask(f"max_attempts is from 1 to 2147483648, not {options.max_attempts}")
         self.function = function
         self.name = name
         self.options = options
@@ -67,7 +67,7 @@ class Task(Generic[P, R]):
         self._hints = _hints(function, name)
         self.__doc__ = function.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now, as if it were no task."""
         return typing.cast("R", self.function(*args, **kwargs))
 
@@ -96,7 +96,7 @@ class Task(Generic[P, R]):
         )
         return Task(self.function, self.name, chosen, self._outlet)
 
-    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Publish one call and return when Kafka has it.
 
         Raises:
@@ -108,7 +108,7 @@ class Task(Generic[P, R]):
         """
         return self._outlet.publish([self._call(args, kwargs)], self.read_result)[0]
 
-    async def submit_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    async def submit_async(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Publish like `submit` without blocking the event loop that awaits it."""
         return (await self._outlet.publish_async([self._call(args, kwargs)], self.read_result))[0]
 

@@ -15,7 +15,7 @@ from yadtq.broker import Record
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.heartbeat import Heartbeat, Identity
-from yadtq.intake import Assignment, Intake
+from yadtq.intake import WINDOW, Assignment, Intake
 from yadtq.publisher import ensure_queue
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.service import Clock, Service, SystemClock
@@ -88,6 +88,7 @@ class Worker:
             self._clock,
             make_runner=self._make_runner,
             nudge=lambda: heartbeat.nudge(),
+            width=1 if self._settings.order == "partition" else WINDOW,
         )
         intake = self._intake(engine)
         heartbeat = self._heartbeat(identity, engine, intake)

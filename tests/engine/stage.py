@@ -120,7 +120,7 @@ class WatchedProducer:
 class Player:
     """One worker, made of the production parts, without threads."""
 
-    def __init__(self, stage: "Stage", name: str, slots: int) -> None:
+    def __init__(self, stage: "Stage", name: str, slots: int, width: int) -> None:
         settings = WorkerSettings(name, group=GROUP)
         clock, ledger, telemetry = stage.clock, stage.ledger, Telemetry()
         self.events: list[Event] = []
@@ -143,6 +143,7 @@ class Player:
             clock,
             make_runner=make_runner,  # type: ignore[arg-type]
             nudge=lambda: None,
+            width=width,
             chance=lambda: 1.0,
         )
         put = self.engine.inbox.put
@@ -209,8 +210,8 @@ class Stage:
         self.topics = Layout().queue(QUEUE)
         ensure_queue(self.broker, self.topics, partitions)
 
-    def player(self, name: str = "w1", slots: int = 16) -> Player:
-        return Player(self, name, slots)
+    def player(self, name: str = "w1", slots: int = 16, width: int = 1) -> Player:
+        return Player(self, name, slots, width)
 
     def publish(self, *task_ids: str, task_type: str = "add", partition: int = 0, **fields: object) -> None:
         for task_id in task_ids:

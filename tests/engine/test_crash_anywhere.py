@@ -6,7 +6,6 @@ from stage import Player, Stage
 from yadtq.attempt import Ending
 from yadtq.states import State
 
-STEPS = range(1, 14)
 ENDINGS = {"ok": Ending.RETURNED, "bad": Ending.RAISED}
 
 
@@ -28,13 +27,14 @@ def check_commit(stage: Stage, ids: list[str]) -> None:
         assert stage.record(task_id).final, f"the commit passed {task_id}"
 
 
+@pytest.mark.parametrize("width", [1, 1_000])
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("crash_at", range(1, 46))
-def test_a_crash_after_any_step_loses_nothing_and_changes_no_outcome(crash_at: int, ending: str) -> None:
+def test_a_crash_after_any_step_loses_nothing_and_changes_no_outcome(crash_at: int, ending: str, width: int) -> None:
     stage = Stage()
     ids = [f"t{number}" for number in range(3)]
     stage.publish(*ids, max_attempts=2)
-    dying = stage.player("dying")
+    dying = stage.player("dying", width=width)
     for step in range(crash_at):
         one_step(dying, step, ENDINGS[ending])
         check_commit(stage, ids)
@@ -42,7 +42,7 @@ def test_a_crash_after_any_step_loses_nothing_and_changes_no_outcome(crash_at: i
     sealed_before = {task_id for task_id in done_before if stage.record(task_id).final}
     dying.crash()
     stage.lease_over()
-    heir = stage.player("heir")
+    heir = stage.player("heir", width=width)
     for _ in range(60):
         for step in range(5):
             one_step(heir, step, ENDINGS[ending])

@@ -291,9 +291,9 @@ def test_using_changes_a_copy() -> None:
 
 @pytest.mark.parametrize("number", [0, -1])
 def test_a_task_has_at_least_one_attempt(number: int) -> None:
-    with pytest.raises(InvalidTask, match=f"at least 1, not {number}"):
+    with pytest.raises(InvalidTask, match=f"from 1 to 2147483648, not {number}"):
         made(every, max_attempts=number)
-    with pytest.raises(InvalidTask, match=f"at least 1, not {number}"):
+    with pytest.raises(InvalidTask, match=f"from 1 to 2147483648, not {number}"):
         made(every).using(max_attempts=number)
 
 

@@ -85,6 +85,7 @@ def main(argv: Sequence[str] | None = None, *, stand_by: bool = False) -> int:
         beat_s=min(5.0, args.allowed / 2),
         lease_s=args.allowed,
         session_ms=int(args.allowed * 1000),
+        order="partition",
     )
     telemetry = Telemetry()
     telemetry.listen(Shown(console, stand_by))
