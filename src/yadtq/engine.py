@@ -293,7 +293,9 @@ class Engine(Service):
     def _finished(self, outcome: Outcome) -> None:
         work = self._running.pop(outcome.number)
         run, limit = work.held, work.envelope.max_attempts
-        work.verdict = decide(outcome, failures=run.failures, max_attempts=limit, chance=self._chance())
+        work.verdict = decide(
+            outcome, failures=run.failures, max_attempts=limit, chance=self._chance(), deaths=run.deaths
+        )
         self._accepting.append(work)
 
     def _accepted(self, work: Work, accepted_at_ms: int | None) -> None:
@@ -376,8 +378,15 @@ def accept_of(work: Work) -> Accept:
     verdict = work.verdict
     if verdict is None:
         raise AssertionError(f"task {work.envelope.task_id!r} has no verdict")
-    failed = verdict.state is not State.SUCCESS
-    return Accept(work.envelope.task_id, work.held.fence, verdict.state, failed, verdict.result, verdict.error_log)
+    return Accept(
+        task_id=work.envelope.task_id,
+        fence=work.held.fence,
+        state=verdict.state,
+        failed=verdict.failed,
+        died=verdict.died,
+        result=verdict.result,
+        error_log=verdict.error_log,
+    )
 
 
 def seal_of(writes: Writes) -> Seal:

@@ -14,6 +14,7 @@ from yadtq.attempt import Ending, Outcome
 from yadtq.states import State
 
 BASE_S = 0.25
+MAX_DEATHS = 3
 CAP_S = 1.0  # waits stay in place and hold their partition, so they are short
 
 
@@ -25,9 +26,11 @@ class Verdict:
     result: bytes | None = None  # JSON, with SUCCESS
     error_log: str | None = None  # with FAILED and QUEUED
     wait_s: float = 0.0  # before the next claim, with QUEUED
+    failed: bool = False  # the code failed: charged against max_attempts
+    died: bool = False  # the process that ran it ended: charged against MAX_DEATHS
 
 
-def decide(outcome: Outcome, *, failures: int, max_attempts: int, chance: float) -> Verdict:
+def decide(outcome: Outcome, *, failures: int, max_attempts: int, chance: float, deaths: int = 0) -> Verdict:
     """Decide about an outcome.
 
     Args:
@@ -35,10 +38,14 @@ def decide(outcome: Outcome, *, failures: int, max_attempts: int, chance: float)
         failures: How often the code of this task failed before.
         max_attempts: How many failures end the task.
         chance: A number from 0 to 1 that places the wait in its range.
+        deaths: How often this task ended the process that ran it before.
     """
     if outcome.ending is Ending.RETURNED:
         return Verdict(State.SUCCESS, result=outcome.result)
     if outcome.ending is Ending.RAISED and failures + 1 < max_attempts:
         wait_s = chance * min(CAP_S, BASE_S * 2.0 ** min(failures, 64))  # 2.0**1024 is an error
-        return Verdict(State.QUEUED, error_log=outcome.error_log, wait_s=wait_s)
-    return Verdict(State.FAILED, error_log=outcome.error_log)
+        return Verdict(State.QUEUED, error_log=outcome.error_log, wait_s=wait_s, failed=True)
+    if outcome.ending is Ending.DIED:
+        state = State.QUEUED if deaths + 1 < MAX_DEATHS else State.FAILED  # a poisonous task must not go on for ever
+        return Verdict(state, error_log=outcome.error_log, died=True)
+    return Verdict(State.FAILED, error_log=outcome.error_log, failed=True)

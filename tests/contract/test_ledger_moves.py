@@ -212,19 +212,26 @@ class Twins(RuleBasedStateMachine):
             self.fences.append((wish.task_id, fences))
         assert fences or isinstance(answer, Elsewhere | Refusal)
 
-    @rule(data=st.data(), state=STATES, failed=st.booleans(), result=st.sampled_from([None, b"", b"3"]), again=TASKS)
-    def accept(self, data: st.DataObject, state: State, failed: bool, result: bytes | None, again: str) -> None:
+    @rule(
+        data=st.data(),
+        state=STATES,
+        failed=st.booleans(),
+        died=st.booleans(),
+        result=st.sampled_from([None, b"", b"3"]),
+        again=TASKS,
+    )
+    def accept(
+        self, data: st.DataObject, state: State, failed: bool, died: bool, result: bytes | None, again: str
+    ) -> None:
         if self.fences:
             task, fences = data.draw(st.sampled_from(self.fences))
             log = None if again == "a" else again
-            self.both(
-                lambda bench: [
-                    at is None
-                    for at in bench.exchange(
-                        "w1", accepts=[Accept(task, fences[bench], state, failed, result, log)]
-                    ).accepts
-                ]
-            )
+
+            def move(bench: Bench) -> list[bool]:
+                accept = Accept(task, fences[bench], state, failed, died, result, log)
+                return [at is None for at in bench.exchange("w1", accepts=[accept]).accepts]
+
+            self.both(move)
 
     @rule(data=st.data())
     def seal(self, data: st.DataObject) -> None:

@@ -27,7 +27,7 @@ def test_what_raised_runs_again_until_its_attempts_are_used_up() -> None:
 @pytest.mark.parametrize("ending", [Ending.BAD_ARGUMENTS, Ending.BAD_RESULT])
 def test_what_would_fail_again_anyway_fails_at_once(ending: Ending) -> None:
     verdict = decide(outcome(ending, error_log="why"), failures=0, max_attempts=9, chance=0.5)
-    assert verdict == Verdict(State.FAILED, error_log="why")
+    assert verdict == Verdict(State.FAILED, error_log="why", failed=True)
 
 
 def test_the_range_of_the_wait_doubles_up_to_its_cap() -> None:
@@ -48,7 +48,20 @@ def test_every_outcome_has_a_verdict(ending: Ending, failures: int, max_attempts
     assert 0 <= verdict.wait_s <= CAP_S
     assert verdict.wait_s == 0 or verdict.state is State.QUEUED
     assert verdict.state is not State.PROCESSING
-    assert (verdict.state is State.QUEUED) == (ending is Ending.RAISED and failures + 1 < max_attempts)
+    again = ending is Ending.DIED or (ending is Ending.RAISED and failures + 1 < max_attempts)
+    assert (verdict.state is State.QUEUED) == again
+    assert verdict.died == (ending is Ending.DIED)
+    assert verdict.failed == (ending not in (Ending.DIED, Ending.RETURNED))
+
+
+def test_a_task_that_ends_its_process_three_times_is_poison() -> None:
+    verdicts = [
+        decide(outcome(Ending.DIED, error_log="SIGSEGV"), failures=0, max_attempts=1, chance=1.0, deaths=deaths)
+        for deaths in range(3)
+    ]
+    assert [verdict.state for verdict in verdicts] == [State.QUEUED, State.QUEUED, State.FAILED]
+    assert [verdict.wait_s for verdict in verdicts] == [0.0, 0.0, 0.0]
+    assert verdicts[2].error_log == "SIGSEGV"
 
 
 def test_a_task_that_was_tried_thousands_of_times_gets_a_verdict_too() -> None:

@@ -44,6 +44,7 @@ class _Task:
     record: TaskRecord
     failures: int = 0
     takeovers: int = 0
+    deaths: int = 0
     accepted: str = ""  # the fence whose verdict was accepted last
     incarnation: str = ""  # of the worker that holds it
     token: str = ""  # of the claim that holds it
@@ -161,6 +162,7 @@ class MemoryLedger:
             return None
         task.accepted, task.token = accept.fence, ""
         task.failures += accept.failed
+        task.deaths += accept.died
         task.set(status=accept.state, result=accept.result or None, error_log=accept.error_log or None)
         if accept.state is not State.QUEUED:
             task.set(finished_at_ms=now)
@@ -197,7 +199,7 @@ class MemoryLedger:
         lost = ""
         if held.status is State.PROCESSING:
             if (task.token, held.worker, task.incarnation) == (claim.token, worker, incarnation):
-                return Run(held.fence, held.attempts, task.failures, held.started_at_ms or now)
+                return Run(held.fence, held.attempts, task.failures, held.started_at_ms or now, deaths=task.deaths)
             if self._alive(held.worker or "", task.incarnation, now):
                 return Elsewhere(held.worker or "")
             lost = held.worker or ""
@@ -208,7 +210,7 @@ class MemoryLedger:
         task.token, task.incarnation = claim.token, incarnation
         attempt = task.record.attempts + 1
         task.set(status=State.PROCESSING, worker=worker, attempts=attempt, started_at_ms=now)
-        return Run(task.record.fence, attempt, task.failures, now, lost)
+        return Run(task.record.fence, attempt, task.failures, now, lost, task.deaths)
 
     def _take(self, task: _Task, claim: Claim, lost: str) -> None:
         counter = int(task.record.fence.rpartition(".")[2] or 0) + 1

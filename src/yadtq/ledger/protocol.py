@@ -41,6 +41,7 @@ class Run:
     failures: int  # how often the code failed before
     started_at_ms: int
     taken_from: str = ""  # the lost worker whose claim this takes over
+    deaths: int = 0  # how often it ended the process that ran it
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Accept:
     task_id: str
     fence: str
     state: State  # SUCCESS, FAILED, or QUEUED for a retry in place
-    failed: bool  # the code failed: counts against max_attempts
+    failed: bool = False  # the code failed: counts against max_attempts
+    died: bool = False  # it ended the process that ran it: counts against MAX_DEATHS
     result: bytes | None = None
     error_log: str | None = None
 

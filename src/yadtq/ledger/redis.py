@@ -107,7 +107,14 @@ class RedisLedger:
         values = [
             value
             for a in accepts
-            for value in (a.fence, a.state, int(a.failed), a.result or "", "" if a.error_log is None else a.error_log)
+            for value in (
+                a.fence,
+                a.state,
+                int(a.failed),
+                int(a.died),
+                a.result or "",
+                "" if a.error_log is None else a.error_log,
+            )
         ]
         return ("accept", [self._layout.task(a.task_id) for a in accepts], values) if accepts else None
 
@@ -223,8 +230,8 @@ def _answers(replies: Any, count: int) -> list[Answer]:
 
 def _answer(kind: bytes, *rest: Any) -> Answer:
     if kind == b"RUN":
-        fence, attempt, failures, started_at_ms, lost = rest
-        return Run(fence.decode(), attempt, failures, started_at_ms, lost.decode())
+        fence, attempt, failures, started_at_ms, lost, deaths = rest
+        return Run(fence.decode(), attempt, failures, started_at_ms, lost.decode(), deaths)
     if kind == b"ELSEWHERE":
         return Elsewhere(rest[0].decode())
     flat = rest[0]

@@ -19,13 +19,13 @@ for i = 3, #KEYS do
   local key, token = KEYS[i], ARGV[at + 1]
   local tries, max_attempts, refusal = tonumber(ARGV[at + 7]), tonumber(ARGV[at + 8]), ARGV[at + 9]
   local record = redis.call('HMGET', key, 'status', 'fence', 'worker', 'incarnation', 'token', 'attempts', 'failures',
-    'takeovers', 'started_at_ms')
+    'takeovers', 'started_at_ms', 'deaths')
   local status, fence, owner, owner_incarnation = record[1], record[2], record[3], record[4]
-  local attempts, failures = tonumber(record[6] or 0), tonumber(record[7] or 0)
+  local attempts, failures, deaths = tonumber(record[6] or 0), tonumber(record[7] or 0), tonumber(record[10] or 0)
   if status == 'SUCCESS' or status == 'FAILED' then
     answers[#answers + 1] = {'OVER', redis.call('HGETALL', key)}
   elseif status == 'PROCESSING' and record[5] == token and owner == worker and owner_incarnation == incarnation then
-    answers[#answers + 1] = {'RUN', fence, attempts, failures, tonumber(record[9]), ''}      -- C2: same token, same answer
+    answers[#answers + 1] = {'RUN', fence, attempts, failures, tonumber(record[9]), '', deaths}  -- C2: same token, same answer
   elseif status == 'PROCESSING' and alive(KEYS[2], owner, owner_incarnation) then
     answers[#answers + 1] = {'ELSEWHERE', owner}                      -- C3: also where the owner is the asker
   else
@@ -48,7 +48,7 @@ for i = 3, #KEYS do
     else                                                              -- I5: raised and stored before user code starts
       redis.call('HSET', key, 'status', 'PROCESSING', 'fence', fence, 'worker', worker, 'incarnation', incarnation,
         'token', token, 'attempts', attempts + 1, 'started_at_ms', now)
-      answers[#answers + 1] = {'RUN', fence, attempts + 1, failures, now, lost}
+      answers[#answers + 1] = {'RUN', fence, attempts + 1, failures, now, lost, deaths}
     end
   end
 end
