@@ -70,6 +70,16 @@ def test_a_partition_is_given_up_before_another_member_gets_it(broker: BrokerBen
     assert len(stayed) == 4  # what was not moved was not interrupted
 
 
+def test_a_joiner_gets_nothing_that_another_has_not_given_up(broker: BrokerBench) -> None:
+    broker.create(2)
+    first = broker.join().own(2)
+    second = broker.join()
+    for _ in range(25):  # the first one is not asked meanwhile, so it cannot give up anything
+        second.poll()
+        assert not second.owned
+    both_own(first, second, 1)
+
+
 def test_two_groups_read_everything_each(broker: BrokerBench) -> None:
     broker.create()
     broker.send(b"a", b"b", partition=0)

@@ -190,11 +190,13 @@ def test_somebody_elses_metadata_says_nothing(metadata: str) -> None:
 
 
 @given(st.data())
-def test_a_damaged_bitmap_says_nothing(data: st.DataObject) -> None:
-    metadata = write_bitmap(set(range(100, 140)), 90)
+def test_a_damaged_bitmap_says_nothing_untrue(data: st.DataObject) -> None:
+    finished = set(range(100, 140))
+    metadata = write_bitmap(finished, 90)
     at = data.draw(st.integers(0, len(metadata) - 1))
     other = data.draw(st.characters(min_codepoint=33, max_codepoint=126).filter(lambda char: char != metadata[at]))
-    assert read_bitmap(metadata[:at] + other + metadata[at + 1 :], 90) == set()
+    # The last characters of base85 have bits to spare, so that a change in them may change nothing.
+    assert read_bitmap(metadata[:at] + other + metadata[at + 1 :], 90) in (set(), finished)
     assert read_bitmap(metadata[:at], 90) == set()
 
 
