@@ -12,7 +12,7 @@ MAX_ID_CHARS = 200
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One task on its way to a worker."""
 
-    task_id: str  # 1 to 200 printable characters, unique for ever: one id runs once
+    task_id: str  # 1 to 200 printable characters, unique: one id runs once while its record is kept
     task_type: str  # the registered name of the task
     task_args: msgspec.Raw = msgspec.Raw(b"[]")  # JSON array, positional; decoded only where the code runs
     task_kwargs: msgspec.Raw = msgspec.Raw(b"{}")  # JSON object, by name

@@ -20,6 +20,8 @@
 One invariant: the text says what happened and what to do next; the facts stand as attributes.
 """
 
+from collections.abc import Sequence
+
 
 class YadtqError(Exception):
     """Anything YADTQ raises on purpose."""
@@ -64,15 +66,18 @@ class TooLarge(SubmitError):
 class SubmitUnknown(YadtqError):
     """Kafka did not report in time: the task may or may not be published.
 
-    Submit again with the same task id: it runs once, whichever of the two arrived.
+    Submit again with the same task id: it runs once, whichever of the two arrived. After `submit_many`, `task_ids` are
+    the ids of all calls, in order, and `unknown` are those that have to be submitted again.
     """
 
-    def __init__(self, task_id: str, reason: str) -> None:
+    def __init__(self, task_id: str, reason: str, task_ids: Sequence[str] = (), unknown: Sequence[str] = ()) -> None:
         super().__init__(
             f"no delivery report for task {task_id!r} ({reason}); it may have been published. "
             "Submit it again with the same task_id: one id runs once"
         )
         self.task_id = task_id
+        self.task_ids = tuple(task_ids) or (task_id,)
+        self.unknown = tuple(unknown) or (task_id,)
 
 
 class Unavailable(YadtqError):

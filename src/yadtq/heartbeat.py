@@ -94,6 +94,8 @@ class Heartbeat(Service):
             return AGAIN_S
         sent_mono = self._clock.mono_s()
         try:
+            if self._first:
+                self._ledger.workers(mark=True)  # drops those that were DEAD for long, so that the hash stays small
             pulse = self._ledger.beat(self._beat())
         except LedgerUnavailable as error:
             self._telemetry.failed("Redis", error)

@@ -32,6 +32,7 @@ class Assignment:
         self.gone = False
         self.paused = False
         self.closed = 0  # completions since the last commit
+        self.offset = position.offset  # what is committed
         self._tracker = Tracker(position.metadata, position.offset)
         self._lock = threading.Lock()
 
@@ -53,6 +54,7 @@ class Assignment:
     def committed(self, position: Position) -> None:
         with self._lock:
             self._tracker.committed(position)
+            self.offset = position.offset
 
     def leave(self) -> None:
         with self._lock:
@@ -76,6 +78,7 @@ class Intake(Service):
         self,
         broker: Broker,
         topic: str,
+        group: str,
         settings: WorkerSettings,
         telemetry: Telemetry,
         clock: Clock,
@@ -88,6 +91,7 @@ class Intake(Service):
         self.assignments: dict[TopicPartition, Assignment] = {}
         self._broker = broker
         self._topic = topic
+        self._group = group
         self._settings = settings
         self._telemetry = telemetry
         self._clock = clock
@@ -97,7 +101,7 @@ class Intake(Service):
         self._commit_mono = 0.0
 
     def run(self) -> None:
-        consumer = self._broker.consumer(self._topic, self._settings.group, self, self._settings.session_ms)
+        consumer = self._broker.consumer(self._topic, self._group, self, self._settings.session_ms)
         try:
             while not self.stopping.is_set():
                 self.turn(consumer)
@@ -170,7 +174,7 @@ class Intake(Service):
         for where in partitions:
             assignment = self.assignments.pop(where)
             assignment.leave()
-            self._telemetry.tell(Event(kind, where.partition))
+            self._telemetry.tell(Event(kind, where.partition, assignment.offset))
             self._on_gone(assignment)
 
     def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from yadtq.errors import SettingsError
 
 RUN_TTL_S = 7 * 86_400
-HISTORY_MS = 7 * 86_400_000
 QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -45,6 +44,10 @@ class Layout:
         base = self.prefix + name
         return QueueTopics(base, base + OUTCOMES, base + DEAD)
 
+    def group(self, name: str) -> str:
+        """A consumer group."""
+        return self.prefix + name
+
     def queues(self, topics: set[str]) -> list[str]:
         """The queues among the topics of a cluster: what has an outcomes topic beside it."""
         found = (topic.removesuffix(OUTCOMES) for topic in topics if topic.endswith(OUTCOMES))
@@ -58,7 +61,7 @@ class Layout:
 
     @property
     def heartbeats(self) -> str:
-        """A hash, one field a worker name. Capped: records of workers DEAD for a day are dropped at a beat."""
+        """A hash, one field a worker name. Capped: a worker that starts drops those that were DEAD for a day."""
         return f"{self.prefix}all_heartbeats"
 
     @property
@@ -79,6 +82,7 @@ DEAD = ".dlq"
 HEADER_REASON = "yadtq-reason"
 HEADER_SOURCE = "yadtq-source"
 HEADER_TASK = "yadtq-task"
+HEADER_SHA256 = "yadtq-sha256"  # of the bytes, where a dead letter is too large to be a copy
 
 TASKS_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1"}
 OUTCOMES_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1"}

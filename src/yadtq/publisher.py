@@ -5,6 +5,7 @@ Kafka's report. Redis is not on that road: when it is down the view is late. Whe
 is in Kafka.
 """
 
+import contextlib
 import itertools
 import logging
 import random
@@ -66,16 +67,18 @@ class Sent:
 
     def wait(self, timeout_s: float) -> None:
         """Wait for all reports, then raise what the worst of them says."""
-        try:
+        with contextlib.suppress(TimeoutError):
             self.done.result(timeout_s)
-        except TimeoutError:
-            missing = next(task_id for task_id in self.task_ids if task_id not in self.reports)
-            raise SubmitUnknown(missing, f"none within {timeout_s or REPORT_S:g} s") from None
-        for task_id, report in self.reports.items():
-            if report.refused:
-                raise SubmitError(f"Kafka refused task {task_id!r}: {report.error}. Nothing of it was published")
-            if report.error:
-                raise SubmitUnknown(task_id, report.error)
+        silent = Report(f"none within {REPORT_S:g} s")
+        failed = {task_id: self.reports.get(task_id, silent) for task_id in self.task_ids}
+        failed = {task_id: report for task_id, report in failed.items() if report.error}
+        unknown = [task_id for task_id, report in failed.items() if not report.refused]
+        if unknown:
+            raise SubmitUnknown(unknown[0], failed[unknown[0]].error or "", self.task_ids, list(failed))
+        for task_id, report in failed.items():
+            published = len(self.task_ids) - len(failed)
+            rest = f"; {published} of the {len(self.task_ids)} calls were published" if published else ""
+            raise SubmitError(f"Kafka refused task {task_id!r}: {report.error}{rest}")
 
 
 class Publisher:
@@ -121,6 +124,9 @@ class Publisher:
 
     def send(self, calls: Sequence[Call]) -> Sent:
         """Give calls to the producer. What is wrong with any of them is found before the first is sent."""
+        chosen = [call.options.task_id for call in calls if call.options.task_id is not None]
+        if len(chosen) != len(set(chosen)):
+            raise InvalidArguments(calls[0].task_type, "a task_id names one task; submit several without it")
         tasks = [self.prepare(call) for call in calls]
         queues = [self._layout.queue(call.options.queue) for call in calls]
         partitions = [self._partition(topics, call.options.key) for topics, call in zip(queues, calls, strict=True)]

@@ -8,6 +8,9 @@ folder > `localhost`. One invariant: a `Settings` is frozen and complete; nothin
     kafka = "kafka+sasl+ssl://user:secret@k1:9093,k2:9093?sasl.mechanism=SCRAM-SHA-512"
     redis = "rediss://user:secret@cache:6380/0"
     prefix = "staging-"
+    max_task_bytes = 262144
+    max_result_bytes = 65536
+    record_ttl_s = 86400
     [kafka_options]                 # anything librdkafka knows, for TLS and SASL in full
     "ssl.ca.location" = "/etc/ssl/company.pem"
 """
@@ -28,6 +31,15 @@ DATA_FOLDER = ".yadtq"
 SERVICES_FILE = "services.json"
 TOML_FILE = "yadtq.toml"
 
+KNOWN: dict[str, tuple[type, str]] = {  # the keys of yadtq.toml
+    "kafka": (str, "string"),
+    "redis": (str, "string"),
+    "prefix": (str, "string"),
+    "kafka_options": (dict, "table"),
+    "max_task_bytes": (int, "number from 1 up"),
+    "max_result_bytes": (int, "number from 1 up"),
+    "record_ttl_s": (int, "number from 1 up"),
+}
 _SECURITY = {
     "kafka": "PLAINTEXT",
     "kafka+ssl": "SSL",
@@ -128,6 +140,7 @@ def load(
         redis=find("redis", redis, "localhost:6379"),
         prefix=environ.get("YADTQ_PREFIX", str(toml.get("prefix", ""))),
         kafka_options=_string_table(toml.get("kafka_options", {})),
+        **{name: value for name, value in toml.items() if isinstance(value, int)},
     )
     settings.kafka_config()
     redis_url(settings.redis.value)
@@ -210,14 +223,14 @@ def _read_toml(path: Path) -> dict[str, object]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error
-    known = ("kafka", "redis", "prefix", "kafka_options")
     for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+        if key not in KNOWN:
+            near = difflib.get_close_matches(key, KNOWN, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(KNOWN)}"
             raise SettingsError(f"{path} has the unknown key {key!r}{hint}")
-        if isinstance(value, dict) != (key == "kafka_options") or not isinstance(value, (str, dict)):
-            raise SettingsError(f"{path}: {key} is a {'table' if key == 'kafka_options' else 'string'}")
+        kind, called = KNOWN[key]
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
+            raise SettingsError(f"{path}: {key} is a {called}")
     return table
 
 

@@ -14,11 +14,10 @@ from yadtq.broker import Message, Record, Report
 from yadtq.claim import Work
 from yadtq.codec import OutcomeRecord, encode
 from yadtq.intake import Assignment
-from yadtq.layout import HEADER_REASON, HEADER_SOURCE, HEADER_TASK, QueueTopics
+from yadtq.layout import HEADER_REASON, HEADER_SHA256, HEADER_SOURCE, HEADER_TASK, QueueTopics
 from yadtq.ledger import TaskRecord
 from yadtq.states import State
 
-HEADER_SHA256 = "yadtq-sha256"
 REASON_CHARS = 1_000
 
 

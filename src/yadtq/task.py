@@ -83,7 +83,8 @@ class Task(Generic[P, R]):
 
         Args:
             queue: Where it is published.
-            key: Tasks with the same key go to the same partition, in the order they were submitted.
+            key: Tasks with the same key go to the same partition, in the order in which they were submitted. They run
+                in that order only where the queue's workers keep it (`--order partition`).
             max_attempts: How many failures of the code end it; at least 1.
             task_id: The id, for one submit; one id runs once, however often it is submitted.
         """

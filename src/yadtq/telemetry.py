@@ -30,8 +30,8 @@ class Event:
 EVENTS = {
     "waiting": "the queue's topic is not there yet; somebody else creates it; detail is its name",
     "assigned": "the group gave this worker a partition; offset is where it continues",
-    "revoked": "a partition moved on; offset is what was committed",
-    "lost": "a partition was taken away without notice",
+    "revoked": "a partition moves on; offset is what is committed",
+    "lost": "a partition was taken away without notice; offset is what was committed",
     "started": "an attempt starts",
     "succeeded": "a task ended SUCCESS; told when it is final",
     "failed": "a task ended FAILED; told when it is final; detail is the last line of its error log",

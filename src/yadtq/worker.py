@@ -111,6 +111,7 @@ class Worker:
         return Intake(
             self._app.broker,
             self._topics.tasks,
+            self._app.layout.group(self._settings.group),
             self._settings,
             self.telemetry,
             self._clock,

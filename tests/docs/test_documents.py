@@ -203,7 +203,7 @@ def test_every_key_of_the_settings_file_is_documented(tmp_path: Path) -> None:
         settings.load(folder=tmp_path, environ={})
     known = set(str(caught.value).partition("known are ")[2].split(", "))
     documented = described(CONFIGURATION, "Where settings come from")
-    assert known == {key for key, row in documented.items() if row.startswith(("string |", "table |"))}
+    assert known == {key for key, row in documented.items() if row.startswith(("string |", "table |", "number |"))}
 
 
 def test_every_event_is_documented() -> None:

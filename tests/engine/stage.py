@@ -150,6 +150,7 @@ class Player:
         self.intake = Intake(
             stage.broker,
             stage.topics.tasks,
+            GROUP,
             settings,
             telemetry,
             clock,

@@ -4,8 +4,7 @@ import pytest
 from stage import Stage
 
 from yadtq.attempt import Ending
-from yadtq.layout import HEADER_REASON, HEADER_SOURCE
-from yadtq.settle import HEADER_SHA256
+from yadtq.layout import HEADER_REASON, HEADER_SHA256, HEADER_SOURCE
 from yadtq.states import State
 
 

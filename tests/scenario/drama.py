@@ -272,7 +272,10 @@ class Stage:
         return {where.partition: position.offset for where, position in found.items()}
 
     def until_committed(self, expected: dict[int, int]) -> None:
-        self.until(lambda: self.committed() == expected)
+        try:
+            self.until(lambda: self.committed() == expected)
+        except AssertionError:
+            raise AssertionError(f"committed is {self.committed()}, and not {expected}") from None
 
     def tasks_in_kafka(self) -> list[Record]:
         return read_topic(self.app.broker, self.topics.tasks)

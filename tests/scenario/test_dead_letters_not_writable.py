@@ -7,8 +7,7 @@ from confluent_kafka.admin import AdminClient
 from drama import Stage, task
 
 from yadtq.broker import Message, Report
-from yadtq.layout import HEADER_SOURCE
-from yadtq.settle import HEADER_SHA256
+from yadtq.layout import HEADER_SHA256, HEADER_SOURCE
 from yadtq.states import State
 
 pytestmark = pytest.mark.real

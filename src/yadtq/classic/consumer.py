@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None, *, stand_by: bool = False) -> int:
     worker = Worker(app, settings, queue=args.topic, telemetry=telemetry, make_runner=make_runner)
     drain_on_signals(worker, console.say)
     topic = app.layout.queue(args.topic).tasks
-    watch = EndWatch(app.ledger, topic, telemetry, worker.drain, broker=app.broker, group=args.group)
+    watch = EndWatch(app.ledger, topic, telemetry, worker.drain, broker=app.broker, group=app.layout.group(args.group))
     watch.start()
     console.say("stand-by, ready to take over" if stand_by else "ready")
     worker.run()

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     app = App("tasks", settings=addresses(args))
     signal.signal(signal.SIGTERM, _interrupt)
     producing = Producing(app.ledger, app.layout.queue(args.topic).tasks, uuid.uuid4().hex[:12], telemetry)
-    producer = LineProducer(app, args.topic, args.group, console)
+    producer = LineProducer(app, args.topic, app.layout.group(args.group), console)
     try:
         producer.open(args.partitions)
         producing.open()

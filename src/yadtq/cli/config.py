@@ -80,16 +80,15 @@ def rows(folder: Path, environ: Mapping[str, str]) -> list[Row]:
 
 def _others(found: settings.Settings, toml: Mapping[str, object], environ: Mapping[str, str]) -> list[Row]:
     """The settings that are not addresses."""
-    in_toml = {"prefix": "prefix" in toml, "kafka_options": "kafka_options" in toml}
     described = []
     for field in fields(found):
         if field.name in ("kafka", "redis"):
             continue
         value = getattr(found, field.name)
-        source = settings.TOML_FILE if in_toml.get(field.name) else "default"
+        source = settings.TOML_FILE if field.name in toml else "default"
         losers: tuple[tuple[str, str], ...] = ()
         if field.name == "prefix" and "YADTQ_PREFIX" in environ:
-            losers = ((str(toml["prefix"]), source),) if in_toml["prefix"] else ()
+            losers = ((str(toml["prefix"]), source),) if "prefix" in toml else ()
             source = "environment variable YADTQ_PREFIX"
         described.append(Row(field.name, _shown(value), source, losers))
     return described

@@ -31,6 +31,8 @@ def web(
     data: Annotated[Path, typer.Option(help="The folder of the lists' file; deleting the file rebuilds it.")] = Path(
         DATA_FOLDER
     ),
+    kafka: Annotated[str | None, typer.Option(help="Kafka's address.")] = None,
+    redis: Annotated[str | None, typer.Option(help="Redis's address.")] = None,
 ) -> None:
     """Show tasks, workers and queues in the browser, and submit tasks by form."""
     try:
@@ -42,7 +44,7 @@ def web(
         ) from error
     listener = bind(host, port)
     listener.listen()
-    loaded = load_app(app or EXAMPLES)
+    loaded = load_app(app or EXAMPLES, kafka, redis)
     site = create_app(loaded, readmodel_path=data / "web" / "readmodel.sqlite", task_file=task_file)
     typer.echo(f"YADTQ is at {address(listener)}  (Ctrl+C ends it)")
     serve(site, listener)

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +13,8 @@ from yadtq.errors import SettingsError
 
 if TYPE_CHECKING:
     from yadtq.app import App
+
+Order = Literal["unordered", "partition"]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,11 +25,16 @@ def worker(
     target: Annotated[str, typer.Argument(help="where the app is, as module:app", metavar="MODULE:APP")],
     name: Annotated[str | None, typer.Option(help="the worker's name, unique; default: host and process id")] = None,
     queue: Annotated[str | None, typer.Option(help="the queue it serves; default: the app's")] = None,
-    concurrency: Annotated[int, typer.Option(help="tasks at a time, one a partition")] = 16,
+    concurrency: Annotated[int, typer.Option(help="tasks at a time", min=1)] = 16,
+    order: Annotated[
+        Order, typer.Option(help="partition: one task of a partition at a time, in its order")
+    ] = "unordered",
     partitions: Annotated[int, typer.Option(help="partitions of the queue, if it has to be created")] = 8,
     group: Annotated[str, typer.Option(help="the Kafka consumer group")] = "workers",
     grace: Annotated[float, typer.Option(help="seconds that a drain waits for what runs")] = 30.0,
     allowed: Annotated[float, typer.Option(help="seconds without a beat that mean DEAD", min=0.1)] = 10.0,
+    kafka: Annotated[str | None, typer.Option(help="Kafka's address")] = None,
+    redis: Annotated[str | None, typer.Option(help="Redis's address")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say what happens to every task")] = False,
 ) -> None:
     """Run the tasks of an app until Ctrl+C, which finishes what runs first; twice leaves at once."""
@@ -37,7 +44,7 @@ def worker(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     log = logging.getLogger("yadtq")
-    app = load_app(target)
+    app = load_app(target, kafka, redis)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
     telemetry = Telemetry()
 
@@ -66,6 +73,7 @@ def worker(
         lease_s=allowed,
         session_ms=int(allowed * 1000),
         grace_s=grace,
+        order=order,
     )
     running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry)
     drain_on_signals(running, say)
@@ -75,13 +83,14 @@ def worker(
     log.info("%s has left: %s", name, dict(telemetry.counts))
 
 
-def load_app(target: str) -> "App":
-    """Import `module:app`, from the working folder too.
+def load_app(target: str, kafka: str | None = None, redis: str | None = None) -> "App":
+    """Import `module:app`, from the working folder too; addresses that are given win over all others.
 
     Raises:
         SettingsError: There is no such module, or no app in it.
     """
     from yadtq.app import App
+    from yadtq.settings import load
 
     module_name, _, attribute = target.partition(":")
     sys.path.insert(0, os.getcwd())
@@ -94,4 +103,6 @@ def load_app(target: str) -> "App":
     found = getattr(module, attribute or "app", None)
     if not isinstance(found, App):
         raise SettingsError(f"{module_name} has no yadtq.App named {attribute or 'app'!r}; write module:app")
+    if kafka or redis:
+        found.settings = load(kafka=kafka, redis=redis)
     return found

@@ -203,7 +203,7 @@ class View:
         }
         try:
             ends = await self._broker.ask(lambda: self._app.broker.end_offsets(topic))
-            committed = await self._broker.ask(lambda: self._app.broker.committed(topic, GROUP))
+            committed = await self._broker.ask(lambda: self._app.broker.committed(topic, self._app.layout.group(GROUP)))
         except Unavailable:  # `notices` says it
             return [PartitionView(at, None, None, None, owners.get(at)) for at in self._indexer.partitions(topic)]
         views = []

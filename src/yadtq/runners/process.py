@@ -1,0 +1,286 @@
+"""One child process as its pool sees it: what it was given, what it has answered, and how it ended.
+
+One invariant: every attempt that was given is in `flights` until the child answers for it or is buried, and nothing
+here waits: what the socket does not take stays in a buffer of ours. Calls are made under the pool's lock, but for
+`receive`, which belongs to the pool's thread.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+
+import msgspec
+
+from yadtq.attempt import Attempt
+from yadtq.runners import frames
+from yadtq.runners.groups import Groups, kill_group
+from yadtq.runners.pace import AHEAD_MOST, STALE_S, Pace
+from yadtq.runners.seats import Seats, open_page
+
+SOCKET_BYTES = 1 << 20
+HELD_BYTES = 4 << 20  # a runner with more than this before it is given nothing beyond its slots
+
+
+class Stage(Enum):
+    STARTING = auto()
+    READY = auto()
+    DRAINING = auto()  # finishes what it has started, is given nothing more
+
+
+class Flight:
+    """One attempt that was given to a child."""
+
+    __slots__ = ("attempt", "given_mono", "recalled", "seat", "told", "wanted")
+
+    def __init__(self, attempt: Attempt, seat: int, given_mono: float) -> None:
+        self.attempt = attempt
+        self.seat = seat
+        self.given_mono = given_mono
+        self.told = False  # its start was told
+        self.recalled = False  # the child was asked to give it back
+        self.wanted = False  # and the engine wants it, not another runner
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.attempt.args) + len(self.attempt.kwargs)
+
+
+class RunnerProcess:
+    """Starts a child and keeps its books.
+
+    Args:
+        on_end: Called on a thread of its own when the process has ended and its group is swept.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        slots: int,
+        result_limit_bytes: int,
+        groups: Groups,
+        now_mono: float,
+        on_end: Callable[["RunnerProcess"], None],
+    ) -> None:
+        seats = slots + AHEAD_MOST
+        self.stage = Stage.STARTING
+        self.flights: dict[int, Flight] = {}
+        self.since_mono = now_mono
+        self.finished = 0
+        self.gone = False  # its stream has ended
+        self.broken: str | None = None  # why it cannot import the app
+        self.replaces: RunnerProcess | None = None
+        self.watched = 0  # the selector's events
+        self._slots = slots
+        self._pace = Pace(now_mono)
+        self._free = list(range(seats))
+        self._held_bytes = 0
+        self._unsent: deque[frames.Job] = deque()
+        self._out: deque[bytearray | memoryview] = deque()
+        self._out_bytes = 0
+        self._inbound = frames.Inbound()
+        self._groups = groups
+        self._buried = threading.Lock()
+        page = open_page(seats)
+        self.socket, theirs = socket.socketpair()
+        try:
+            for end in (self.socket, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+            self.socket.setblocking(False)
+            self.seats = Seats(page, seats)
+            numbers = (os.getpid(), theirs.fileno(), page, seats, slots, result_limit_bytes)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "yadtq.runners.child", *map(str, numbers), target],
+                pass_fds=(theirs.fileno(), page),
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+        except BaseException:
+            self.socket.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(page)
+        self.pid = self._process.pid
+        groups.add(self.pid)
+        threading.Thread(target=self._wait, args=(on_end,), name=f"yadtq-wait-{self.pid}", daemon=True).start()
+
+    # -- what it may be given ------------------------------------------------------------------------------------------
+
+    def room(self, now_mono: float) -> int:
+        """How many more attempts it would start without delay."""
+        if self.stage is not Stage.READY or self._out_bytes > HELD_BYTES:
+            return 0
+        ahead = self._pace.ahead(now_mono) if self._held_bytes < HELD_BYTES else 0
+        room = min(self._slots + ahead - len(self.flights), len(self._free))
+        return room if room > 0 and not (self.flights and self.stuck(now_mono)) else 0
+
+    def stuck(self, now_mono: float) -> bool:
+        """Something it was given waits, and nothing moves: its slots are held, or it is stopped."""
+        if now_mono - self._pace.last_mono <= STALE_S:
+            return False
+        oldest = next((flight for flight in self.flights.values() if not flight.told), None)
+        return oldest is not None and now_mono - oldest.given_mono > STALE_S and not self._touched(oldest)
+
+    def give(self, attempt: Attempt, now_mono: float) -> None:
+        flight = Flight(attempt, self._free.pop(), now_mono)
+        self.seats.clear(flight.seat)
+        self.flights[attempt.number] = flight
+        self._held_bytes += flight.size_bytes
+        self._out_bytes += flight.size_bytes
+        self._unsent.append(frames.job_of(attempt, flight.seat))
+
+    def recall(self, flights: Sequence[Flight]) -> list[Flight]:
+        """Ask for these back. Return those that are back at once, because they had not been sent."""
+        asked = {flight.attempt.number for flight in flights if not flight.recalled}
+        unsent = [job.number for job in self._unsent if job.number in asked]
+        self._unsent = deque(job for job in self._unsent if job.number not in asked)
+        back = [self.take(number) for number in unsent]
+        for flight in back:
+            self._out_bytes -= flight.size_bytes
+        asked.difference_update(unsent)
+        if asked:
+            for number in asked:
+                self.flights[number].recalled = True
+            self._put(frames.frame_of(frames.Recall(list(asked))))
+        return back
+
+    def take(self, number: int) -> Flight:
+        """Strike an attempt from the books: it is answered."""
+        flight = self.flights.pop(number)
+        self._free.append(flight.seat)
+        self._held_bytes -= flight.size_bytes
+        return flight
+
+    def counted(self, count: int, now_mono: float) -> None:
+        self.finished += count
+        self._pace.finished(count, now_mono)
+
+    @property
+    def waiting(self) -> list[Flight]:
+        """What has not started, by the page."""
+        return [flight for flight in self.flights.values() if not flight.told and not self._touched(flight)]
+
+    def newly_started(self) -> list[Flight]:
+        """What has started since this was asked last, by the page."""
+        started = [flight for flight in self.flights.values() if not flight.told and self._touched(flight)]
+        for flight in started:
+            flight.told = True
+        return started
+
+    def _touched(self, flight: Flight) -> bool:
+        return self.seats.touched(flight.seat, flight.attempt.number)
+
+    # -- the stream ----------------------------------------------------------------------------------------------------
+
+    @property
+    def blocked(self) -> bool:
+        """The socket has not taken everything."""
+        return bool(self._out or self._unsent)
+
+    def flush(self) -> None:
+        """Send what the socket takes."""
+        while self._out or self._unsent:
+            if not self._out:
+                self._put(frames.frame_of(frames.Jobs(self._next_jobs())))
+            data = self._out[0]
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                return
+            except OSError:  # it is dead or dying: the wait says how, and the books say what it had
+                self._out.clear()
+                self._unsent.clear()
+                return
+            if sent == len(data):
+                self._out.popleft()
+            else:
+                self._out[0] = memoryview(data)[sent:]
+            self._out_bytes -= sent
+
+    def _next_jobs(self) -> list[frames.Job]:
+        jobs, size = [], 0
+        while self._unsent and size < frames.FRAME_BYTES:
+            jobs.append(job := self._unsent.popleft())
+            size += len(job.args) + len(job.kwargs)
+        self._out_bytes -= size
+        return jobs
+
+    def _put(self, frame: bytearray) -> None:
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+
+    def receive(self) -> list[frames.FromChild]:
+        """Read once and return what is whole; `gone` is set at the end of the stream."""
+        try:
+            self.gone = self._inbound.receive(self.socket) == 0
+            return [frames.decode_from_child(frame) for frame in self._inbound.frames()]
+        except BlockingIOError:
+            return []
+        except (OSError, msgspec.MsgspecError):  # user code can reach every descriptor
+            self.gone = True
+            return []
+
+    def drain(self) -> list[frames.FromChild]:
+        """Read what a dead child left in the stream. A process that it started may hold the other end open."""
+        messages: list[frames.FromChild] = []
+        while not self.gone and (more := self._read_on()) is not None:
+            messages += more
+        return messages
+
+    def _read_on(self) -> list[frames.FromChild] | None:
+        with contextlib.suppress(OSError):
+            if not self.socket.recv(1, socket.MSG_PEEK):
+                return None
+            return self.receive()
+        return None
+
+    # -- its end -------------------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Close the stream: the child ends itself."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """Kill the child and all that it started."""
+        with self._buried:
+            if self._process.returncode is None:
+                kill_group(self.pid)
+
+    def _wait(self, on_end: Callable[["RunnerProcess"], None]) -> None:
+        """Its death is not seen by the stream alone: a process that it started may hold the other end open."""
+        if hasattr(os, "waitid"):  # seen but not buried, so that its group's number is nobody else's yet
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            kill_group(self.pid)
+            self._groups.discard(self.pid)
+            with self._buried:
+                self._process.wait()
+        else:
+            self._process.wait()
+            kill_group(self.pid)
+            self._groups.discard(self.pid)
+        on_end(self)
+
+    @property
+    def how_it_ended(self) -> str:
+        """In words, once it has."""
+        code = self._process.returncode
+        if code is None or code >= 0:
+            return f"ended by itself with exit code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = "a signal"
+        hint = ": by hand, or by the kernel for want of memory" if -code == signal.SIGKILL else ""
+        return f"was ended by {name} (signal {-code}){hint}"
+
+    def close(self) -> None:
+        self.socket.close()
+        self.seats.close()

@@ -1,0 +1,69 @@
+"""The page on which a runner notes what it has started, in memory that outlives it.
+
+Each attempt in flight has a seat: two words of 64 bits that the worker and one runner share. The worker takes a seat
+and names it with the job; it gives the seat to another attempt only when the outcome has arrived. The runner writes the
+start before it calls user code and the end after it, and clears nothing.
+
+One invariant: when a runner is dead and what it sent has been read, an attempt whose seat says STARTED, and no other,
+may have left the middle of its work behind.
+"""
+
+import mmap
+import os
+import sys
+import tempfile
+import time
+
+WORD_BYTES = 8
+ENDED = 1 << 63
+
+
+def open_page(seats: int) -> int:
+    """Return a descriptor of an empty page; it has no name, so nothing is left of it when its holders are gone."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("yadtq-seats")
+    else:
+        descriptor, path = tempfile.mkstemp(prefix="yadtq-seats-")
+        os.unlink(path)
+    os.ftruncate(descriptor, 2 * seats * WORD_BYTES)
+    return descriptor
+
+
+class Seats:
+    """The page, mapped into this process."""
+
+    def __init__(self, descriptor: int, seats: int) -> None:
+        self._seats = seats
+        self._map = mmap.mmap(descriptor, 2 * seats * WORD_BYTES)
+        self._words = memoryview(self._map).cast("Q")
+
+    # The runner's side. A number is kept one higher, so that 0 is nobody's.
+
+    def start(self, seat: int, number: int) -> None:
+        self._words[self._seats + seat] = time.monotonic_ns()
+        self._words[seat] = number + 1
+
+    def end(self, seat: int, number: int) -> None:
+        self._words[seat] = (number + 1) | ENDED
+
+    # The worker's side.
+
+    def clear(self, seat: int) -> None:
+        """Before the seat is named to the runner. The last attempt in it has ended: nobody else writes here now."""
+        self._words[seat] = 0
+
+    def started(self, seat: int, number: int) -> bool:
+        """User code was called and has not come back."""
+        return self._words[seat] == number + 1
+
+    def touched(self, seat: int, number: int) -> bool:
+        """User code was called."""
+        return self._words[seat] & ~ENDED == number + 1
+
+    def started_ns(self, seat: int) -> int:
+        """When user code was called, on the monotonic clock that all processes share."""
+        return self._words[self._seats + seat]
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()
