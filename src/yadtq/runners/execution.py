@@ -44,9 +44,9 @@ def returned(task: Task[..., Any], attempt: Attempt, started_at_ms: int, value: 
 
 def raised(attempt: Attempt, started_at_ms: int, error: BaseException) -> Outcome:
     if isinstance(error, InvalidArguments) and error.task_type == attempt.task_type:
-        return Outcome(attempt.number, Ending.BAD_ARGUMENTS, started_at_ms, now_ms(), error_log=str(error))
+        return Outcome(attempt.number, Ending.BAD_ARGUMENTS, started_at_ms, now_ms(), error_log=_readable(str(error)))
     if isinstance(error, InvalidResult) and error.task_type == attempt.task_type:
-        return Outcome(attempt.number, Ending.BAD_RESULT, started_at_ms, now_ms(), error_log=str(error))
+        return Outcome(attempt.number, Ending.BAD_RESULT, started_at_ms, now_ms(), error_log=_readable(str(error)))
     return Outcome(attempt.number, Ending.RAISED, started_at_ms, now_ms(), error_log=_traceback(error))
 
 
@@ -61,9 +61,14 @@ def _traceback(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # an error whose own __str__ raises
         text = f"{type(error).__name__} (its message cannot be shown)"
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = _readable(text)
     return (
         text
         if len(text) <= ERROR_LOG_CHARS
         else f"... {len(text) - ERROR_LOG_CHARS} characters left out ...\n" + (text[-ERROR_LOG_CHARS:])
     )
+
+
+def _readable(text: str) -> str:
+    """Text as UTF-8 can carry it: messages may hold lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
