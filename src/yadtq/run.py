@@ -59,7 +59,9 @@ class Producing(Service):
 
     def beat(self, *, ended: bool = False, left: bool = False) -> RunRecord:
         try:
-            self.run_record = self._ledger.run_beat(self._topic, self._producer, ended=ended, left=left)
+            self.run_record = self._ledger.run_beat(
+                self._topic, self._producer, ended=ended, left=left, known=self.run_record.number
+            )
             self._telemetry.answered("Redis")
         except LedgerUnavailable as error:
             self._telemetry.failed("Redis", error)

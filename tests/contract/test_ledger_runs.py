@@ -108,3 +108,11 @@ def test_any_topic_and_producer_can_run(bench: Bench, name: str) -> None:
     bench.ledger.run_beat(name, name)
     assert bench.ledger.run_beat(name, name, ended=True).ending
     assert bench.ledger.runs()[name].number == 1
+
+
+def test_a_run_that_a_wipe_took_away_is_opened_again_by_its_producers(bench: Bench) -> None:
+    bench.ledger.run_beat("q", "p1", ended=True, known=7)
+    assert bench.ledger.runs() == {"q": RunRecord(7, ended=False, ending=True)}
+    bench.ledger.run_close("q", 7)
+    assert bench.ledger.run_beat("q", "p1", ended=True, known=7).ended
+    assert bench.ledger.run_beat("q", "p2").number == 8

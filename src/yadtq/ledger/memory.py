@@ -296,9 +296,13 @@ class MemoryLedger:
             and worker.age_ms(now) <= worker.lease_ms
         )
 
-    def run_beat(self, topic: str, producer: str, *, ended: bool = False, left: bool = False) -> RunRecord:
+    def run_beat(
+        self, topic: str, producer: str, *, ended: bool = False, left: bool = False, known: int = 0
+    ) -> RunRecord:
         with self._run_move() as now:
             run = self._runs.setdefault(topic, _Run())
+            if run.number < known:  # a wipe took the run from under its producers
+                run = self._runs[topic] = _Run(known, ended=False)
             if run.ended and not ended and not left:
                 run = self._runs[topic] = _Run(run.number + 1, ended=False)
             if left:

@@ -236,8 +236,13 @@ class Ledger(Protocol):
     def workers(self, allowed_ms: int = 0, *, mark: bool = False) -> list[WorkerRecord]:
         """Return every worker with its status. allowed_ms: 0 takes each one's own lease; mark writes the status too."""
 
-    def run_beat(self, topic: str, producer: str, *, ended: bool = False, left: bool = False) -> RunRecord:
-        """Say that a producer is at work on a topic, gave `end`, or left. Opens a new run where the last one ended."""
+    def run_beat(
+        self, topic: str, producer: str, *, ended: bool = False, left: bool = False, known: int = 0
+    ) -> RunRecord:
+        """Say that a producer is at work on a topic, gave `end`, or left. Opens a new run where the last one ended.
+
+        known: The run that the producer takes part in; where a wipe took it away it is opened again.
+        """
 
     def run_close(self, topic: str, number: int) -> None:
         """End this run, if it is the present one."""

@@ -167,8 +167,10 @@ class RedisLedger:
         found = self._script("workers", [self._layout.heartbeats], [allowed_ms, int(mark), FORGET_MS])
         return sorted((_worker(*row) for row in found), key=lambda worker: worker.name)
 
-    def run_beat(self, topic: str, producer: str, *, ended: bool = False, left: bool = False) -> RunRecord:
-        return _run(self._run("beat", topic, producer, int(ended), int(left)))
+    def run_beat(
+        self, topic: str, producer: str, *, ended: bool = False, left: bool = False, known: int = 0
+    ) -> RunRecord:
+        return _run(self._run("beat", topic, producer, int(ended), int(left), known))
 
     def run_close(self, topic: str, number: int) -> None:
         self._run("close", topic, number)

@@ -1,5 +1,5 @@
 -- The runs of the original command lines. KEYS: runs.
--- ARGV: what (beat, close or list), TTL in s, a producer's lease in ms; beat: topic, producer, ended, left; close: topic, number.
+-- ARGV: what (beat, close or list), TTL in s, a producer's lease in ms; beat: topic, producer, ended, left, known run; close: topic, number.
 local what, lease = ARGV[1], tonumber(ARGV[3])
 
 local function load(topic)
@@ -36,6 +36,10 @@ if what == 'close' then
   return answer(run)
 end
 local producer, ended, left = ARGV[5], ARGV[6] == '1', ARGV[7] == '1'
+local known = tonumber(ARGV[8])
+if run.number < known then                                            -- a wipe took the run from under its producers
+  run = {number = known, ended = false, producers = {}}
+end
 if run.ended and not ended and not left then
   run = {number = run.number + 1, ended = false, producers = {}}
 end
