@@ -96,8 +96,8 @@ class Child:
 
     def _start_coroutine(self, number: int) -> "asyncio.Task[None] | None":
         job = self._jobs.pop(number, None)
-        task = job and self._registry.get(job.task_type)
-        if job is None or task is None or self._coroutines is None:
+        task = self._registry.get(job.task_type) if job is not None else None
+        if job is None or task is None or self._coroutines is None:  # recalled
             return None
         return self._coroutines.loop.create_task(self._run_coroutine(task, job))
 
@@ -217,7 +217,8 @@ def load(target: str) -> Registry:
     return registry
 
 
-def main(worker_pid: int, stream: int, page: int, seats: int, slots: int, limit_bytes: int, target: str) -> None:
+def main(numbers: Sequence[str], target: str) -> None:
+    worker_pid, stream, page, seats, slots, limit_bytes = map(int, numbers)
     die_with(worker_pid)
     settle_in()
     worker = socket.socket(fileno=stream)
@@ -236,4 +237,4 @@ def main(worker_pid: int, stream: int, page: int, seats: int, slots: int, limit_
 
 
 if __name__ == "__main__":
-    main(*(int(value) for value in sys.argv[1:7]), target=sys.argv[7])
+    main(sys.argv[1:7], sys.argv[7])

@@ -30,9 +30,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True, gc=False):
     fence: str
 
     def to_attempt(self) -> Attempt:
-        return Attempt(
-            self.number, self.task_id, self.task_type, self.args, self.kwargs, self.attempt, self.fence
-        )
+        return Attempt(self.number, self.task_id, self.task_type, self.args, self.kwargs, self.attempt, self.fence)
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,9 +44,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, gc=False):
     error_log: str | None
 
     def to_outcome(self) -> Outcome:
-        return Outcome(
-            self.number, self.ending, self.started_at_ms, self.finished_at_ms, self.result, self.error_log
-        )
+        return Outcome(self.number, self.ending, self.started_at_ms, self.finished_at_ms, self.result, self.error_log)
 
 
 class Jobs(msgspec.Struct, array_like=True, tag=1):

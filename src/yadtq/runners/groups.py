@@ -24,6 +24,7 @@ class Groups:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._groups: set[int] = set()
+        self._closed = False
         self._minder = _start()
 
     def add(self, group: int) -> None:
@@ -37,11 +38,18 @@ class Groups:
             self._tell(f"-{group}\n")
 
     def close(self) -> None:
+        """Let the minder go, which kills what is left."""
         with self._lock:
+            self._closed = True
             _pipe(self._minder).close()
-            self._minder.wait(LEAVE_S)
+            try:
+                self._minder.wait(LEAVE_S)
+            except subprocess.TimeoutExpired:
+                self._minder.kill()
 
     def _tell(self, line: str) -> None:
+        if self._closed:
+            return
         try:
             _pipe(self._minder).write(line.encode())
         except BrokenPipeError:

@@ -12,14 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 import msgspec
 
-from yadtq.attempt import Attempt
+from yadtq.attempt import Attempt, Ending, Outcome
 from yadtq.runners import frames
+from yadtq.runners.execution import now_ms
 from yadtq.runners.groups import Groups, kill_group
 from yadtq.runners.pace import AHEAD_MOST, STALE_S, Pace
 from yadtq.runners.seats import Seats, open_page
@@ -280,6 +282,13 @@ class RunnerProcess:
             name = "a signal"
         hint = ": by hand, or by the kernel for want of memory" if -code == signal.SIGKILL else ""
         return f"was ended by {name} (signal {-code}){hint}"
+
+    def death_of(self, flight: Flight) -> Outcome:
+        """The outcome of an attempt that the process has taken with it."""
+        now = now_ms()
+        ran_ms = (time.monotonic_ns() - self.seats.started_ns(flight.seat)) // 1_000_000
+        error_log = f"its runner {self.how_it_ended}, {ran_ms / 1000:.3f} s after the start"
+        return Outcome(flight.attempt.number, Ending.DIED, now - ran_ms, now, error_log=error_log)
 
     def close(self) -> None:
         self.socket.close()

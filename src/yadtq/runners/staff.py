@@ -1,0 +1,137 @@
+"""Which children a pool has: how many, which are to be replaced, and when the next one may start.
+
+One invariant: a child is let go only when its successor can take work, and only one successor starts at a time. So new
+code that cannot be imported costs nothing, and a replacement never leaves the pool without a runner.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from yadtq.errors import SettingsError
+from yadtq.runners.groups import Groups
+from yadtq.runners.process import RunnerProcess, Stage
+
+START_S = 60.0  # an app that takes longer to import counts as one that cannot be
+MEMORY_EVERY_S = 1.0
+BACKOFF_S = 0.05
+BACKOFF_MOST_S = 3.0
+PROC = Path("/proc")
+
+
+class Backoff:
+    """The first start after a death is immediate; while nothing finishes in between, each further one waits longer."""
+
+    def __init__(self) -> None:
+        self.at_mono = 0.0
+        self._in_a_row = 0
+
+    def failed(self, now_mono: float) -> None:
+        wait_s = min(BACKOFF_S * 2 ** (self._in_a_row - 1), BACKOFF_MOST_S) if self._in_a_row else 0.0
+        self._in_a_row = min(self._in_a_row + 1, 10)
+        self.at_mono = now_mono + wait_s
+
+    def reset(self) -> None:
+        self._in_a_row = 0
+
+
+class Staff:
+    """The children. All but `hire` is called under the pool's lock."""
+
+    def __init__(
+        self,
+        wanted: int,
+        make: Callable[[Groups, float], RunnerProcess],
+        *,
+        max_tasks: int,
+        max_memory_mb: int,
+    ) -> None:
+        if max_memory_mb and not PROC.joinpath("self/statm").exists():
+            raise SettingsError("the memory of a runner cannot be limited here: there is no /proc")
+        self.children: list[RunnerProcess] = []
+        self.backoff = Backoff()
+        self.groups = Groups()
+        self.leaving = False  # no new ones, and those that are there shall go
+        self._wanted = wanted
+        self._make = make
+        self._replacing: deque[RunnerProcess] = deque()
+        self._max_tasks = max_tasks
+        self._max_memory_mb = max_memory_mb
+        self._weighed_mono = 0.0
+
+    def replace(self, child: RunnerProcess) -> None:
+        if child not in self._replacing and child.stage is not Stage.DRAINING:
+            self._replacing.append(child)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing here changes unless a child dies."""
+        steady = all(child.stage is Stage.READY for child in self.children) and len(self.children) == self._wanted
+        return steady and not (self._replacing or self._max_memory_mb or self.leaving)
+
+    def ready(self, child: RunnerProcess) -> RunnerProcess | None:
+        """A child can take work. Return the one that it replaces, which is to drain."""
+        if child.stage is Stage.STARTING:
+            child.stage = Stage.READY
+        old, child.replaces = child.replaces, None
+        if old is not None:
+            old.stage = Stage.DRAINING
+        return old
+
+    def remove(self, child: RunnerProcess) -> None:
+        """A child has ended."""
+        self.children.remove(child)
+        if child.replaces is not None:  # its successor could not start: the old ones stay
+            self._replacing.clear()
+        if child in self._replacing:
+            self._replacing.remove(child)
+        for other in self.children:
+            if other.replaces is child:
+                other.replaces = None
+
+    def weigh(self, now_mono: float) -> None:
+        """Have those replaced that have run or hold too much."""
+        weigh = self._max_memory_mb and now_mono - self._weighed_mono >= MEMORY_EVERY_S
+        for child in self.children:
+            spent = self._max_tasks and child.finished >= self._max_tasks
+            if spent or (weigh and memory_mb(child.pid) > self._max_memory_mb):
+                self.replace(child)
+        if weigh:
+            self._weighed_mono = now_mono
+
+    def dismiss(self, now_mono: float) -> None:
+        """Let go those that are done, and end those that do not get ready."""
+        for child in self.children:
+            late = now_mono - child.since_mono > START_S
+            if child.stage is Stage.STARTING and (late or self.leaving):
+                child.kill()
+            elif self.leaving or (child.stage is Stage.DRAINING and not child.flights):
+                child.leave()
+
+    def vacancies(self, now_mono: float) -> list[RunnerProcess | None]:
+        """The starts that are due: each names the child that it replaces, if any."""
+        if self.leaving or now_mono < self.backoff.at_mono:
+            return []
+        own = [child for child in self.children if child.stage is not Stage.DRAINING and child.replaces is None]
+        due: list[RunnerProcess | None] = [None] * (self._wanted - len(own))
+        while self._replacing and self._replacing[0].stage is Stage.DRAINING:
+            self._replacing.popleft()
+        if self._replacing and all(child.replaces is None for child in self.children):
+            due.append(self._replacing[0])
+        return due
+
+    def hire(self, replaces: RunnerProcess | None, now_mono: float) -> RunnerProcess:
+        """Start a child; raises OSError where the system has no room for one. Not under the lock: it takes a while."""
+        child = self._make(self.groups, now_mono)
+        child.replaces = replaces if replaces in self.children else None
+        return child
+
+
+def memory_mb(pid: int) -> int:
+    """What a process holds in memory; 0 where it has ended."""
+    try:
+        pages = PROC.joinpath(str(pid), "statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") >> 20

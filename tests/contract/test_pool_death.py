@@ -1,0 +1,140 @@
+"""A runner may die at any moment, of anything: what had started is charged, nothing else is, and nothing is lost."""
+
+import contextlib
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from runner_app import lines
+from runner_bench import Bench, alive, staged
+
+from waiting import eventually
+from yadtq.attempt import Attempt, Ending
+from yadtq.runners.pace import Pace
+from yadtq.runners.pool import PoolRunner
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with staged(tmp_path, monkeypatch) as bench:
+        yield bench
+
+
+@pytest.fixture
+def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner is given 500 attempts beyond its slots, as if it had just finished many."""
+    monkeypatch.setattr(Pace, "ahead", lambda *_: 500)
+
+
+@pytest.mark.usefixtures("far_ahead")
+def test_a_killed_runner_costs_what_it_had_started_and_the_rest_runs_elsewhere(bench: Bench) -> None:
+    with bench.pool(runners=2, slots=2) as pool:
+        done = bench.attempts(100, "nothing")
+        pool.start(done)
+        bench.all_of(done)
+        held = bench.attempts(4, "wait", bench.gate.path)
+        pool.start(held)
+        eventually(lambda: {attempt.number for attempt in held} <= set(bench.started))
+        behind = bench.attempts(200, "whereabouts")
+        pool.start(behind)
+        killed = pool.pids[0]
+        os.kill(killed, signal.SIGKILL)
+        outcomes = bench.all_of(behind)
+        assert {outcome.ending for outcome in outcomes} == {Ending.RETURNED}
+        assert all(int(outcome.result or b"0") != killed for outcome in outcomes)
+        bench.gate.open()
+        endings = [outcome.ending for outcome in bench.all_of(held)]
+        assert Counter(endings) == {Ending.DIED: 2, Ending.RETURNED: 2}
+        died = next(bench.outcomes[a.number] for a in held if bench.outcomes[a.number].ending is Ending.DIED)
+        assert "was ended by SIGKILL (signal 9)" in (died.error_log or "")
+        assert died.started_at_ms <= died.finished_at_ms
+        assert Counter(kind for kind, _ in bench.events)["runner_died"] == 1
+    assert not bench.recalled
+
+
+@pytest.mark.parametrize(
+    ("task", "said"), [("crash", "was ended by SIGSEGV (signal 11)"), ("leave_at_once", "by itself with exit code 3")]
+)
+def test_code_that_ends_its_process_is_told_how(bench: Bench, task: str, said: str) -> None:
+    with bench.pool(runners=1, slots=1) as pool:
+        for _ in range(3):
+            outcome = bench.run(pool, bench.attempt(task))
+            assert outcome.ending is Ending.DIED
+            assert said in (outcome.error_log or "")
+            assert bench.run(pool, bench.attempt("double", 4)).result == b"8", "no new runner"
+
+
+def test_a_runner_that_is_killed_is_replaced_and_its_task_can_run_again_within_a_second(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=1) as pool:
+        held = bench.attempt("wait", bench.gate.path)
+        pool.start([held])
+        eventually(lambda: held.number in bench.started)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert bench.outcome(held, 1).ending is Ending.DIED
+        again = bench.attempt("double", 1)
+        pool.start([again])
+        bench.outcome(again, 3)  # 0.2 s on a machine with nothing else to do
+
+
+@pytest.mark.parametrize("task", ["with_family", "with_heir"])
+def test_what_user_code_started_neither_hides_a_death_nor_outlives_it(bench: Bench, tmp_path: Path, task: str) -> None:
+    witness = tmp_path / "witness"
+    with bench.pool(runners=1, slots=1) as pool:
+        held = bench.attempt(task, str(witness), bench.gate.path)
+        pool.start([held])
+        runner, relative = map(int, eventually(lambda: lines(witness))[0].split())
+        os.kill(runner, signal.SIGKILL)
+        assert bench.outcome(held, 2).ending is Ending.DIED
+        if task == "with_heir":  # it has left the group, which is its right
+            assert alive(relative)
+            os.kill(relative, signal.SIGKILL)
+        else:
+            eventually(lambda: not alive(relative), 1)
+
+
+class Kills:
+    """Keeps a pool busy, kills a runner after every so many outcomes, and starts again what was charged."""
+
+    def __init__(self, bench: Bench, pool: PoolRunner, witness: Path, chance: random.Random) -> None:
+        self.bench, self.pool, self.witness, self.chance = bench, pool, str(witness), chance
+        self.numbers: list[int] = []
+        self.kills = 0
+        self.next_at = 0
+
+    def attempt(self) -> Attempt:
+        attempt = self.bench.attempt("witnessed", self.witness, len(self.numbers) + 1)
+        assert attempt.number == len(self.numbers) + 1
+        self.numbers.append(attempt.number)
+        return attempt
+
+    def turn(self) -> bool:
+        if room := self.pool.room():
+            self.pool.start([self.attempt() for _ in range(room)])
+        if len(self.bench.outcomes) >= self.next_at and (pids := self.pool.pids):
+            with contextlib.suppress(ProcessLookupError):  # dead and buried, and still on the list for a moment
+                os.kill(self.chance.choice(pids), signal.SIGKILL)
+                self.kills += 1
+            self.next_at = len(self.bench.outcomes) + self.chance.randrange(1, 60)
+        return self.kills >= 200
+
+
+def test_through_200_kills_no_start_is_missed_and_no_attempt_is_lost(bench: Bench, tmp_path: Path) -> None:
+    seed = random.randrange(1 << 32)
+    witness = tmp_path / "witness"
+    with bench.pool(runners=3, slots=4) as pool:
+        kills = Kills(bench, pool, witness, random.Random(seed))
+        eventually(kills.turn, 110)
+        eventually(lambda: len(bench.outcomes) == len(kills.numbers), 30)
+    seen = Counter(lines(witness))
+    for number in kills.numbers:
+        starts, ends = seen[f"start {number}"], seen[f"end {number}"]
+        ending = bench.outcomes[number].ending
+        assert ending in (Ending.RETURNED, Ending.DIED), f"seed {seed}: {bench.outcomes[number]}"
+        assert starts - ends in ((0, 1) if ending is Ending.DIED else (0,)), f"seed {seed}: {number} began unseen"
+        assert ends or ending is Ending.DIED, f"seed {seed}: {number} never ran"
+    assert len(kills.numbers) > 1_000
+    assert Counter(o.ending for o in bench.outcomes.values())[Ending.DIED] <= 200 * 4

@@ -1,0 +1,235 @@
+"""Children start, are replaced and end: with their worker at the latest, whatever ends it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from runner_app import lines
+from runner_bench import LIMIT_BYTES, Bench, alive, staged
+
+from waiting import eventually
+from yadtq.attempt import Attempt, Ending
+from yadtq.errors import SettingsError
+from yadtq.runners.pool import PoolRunner
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with staged(tmp_path, monkeypatch) as bench:
+        yield bench
+
+
+@pytest.mark.parametrize("task", ["with_family", "hold_the_interpreter"])
+def test_a_killed_worker_leaves_nothing_behind_for_longer_than_a_second(
+    bench: Bench, tmp_path: Path, task: str
+) -> None:
+    witness = tmp_path / "witness"
+    arguments = [str(witness)] + ([bench.gate.path] if task == "with_family" else [])
+    worker = subprocess.Popen([sys.executable, str(HERE / "pool_owner.py"), task, *arguments])
+    with contextlib.ExitStack() as stack:
+        stack.callback(worker.wait)
+        stack.callback(worker.kill)
+        started = [int(pid) for pid in eventually(lambda: lines(witness), 60)[0].split()]
+        family = {process.pid for process in psutil.Process(worker.pid).children(recursive=True)}
+        assert set(started) <= family
+        assert len(family) >= 3  # two runners and the minder
+        worker.kill()
+        eventually(lambda: not any(alive(pid) for pid in family), 1)
+
+
+def test_a_child_loads_no_client_and_no_framework(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=1, limit_bytes=100_000) as pool:
+        loaded = json.loads(bench.run(pool, bench.attempt("loaded")).result or b"[]")
+    assert {"msgspec", "runner_app"} <= set(loaded)
+    assert not {"confluent_kafka", "redis", "fastapi", "pydantic", "multiprocessing"} & set(loaded)
+
+
+def test_programs_that_user_code_starts_can_be_ended_as_usual(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=1) as pool:
+        os.kill(pool.pids[0], signal.SIGTERM)
+        os.kill(pool.pids[0], signal.SIGINT)
+        assert json.loads(bench.run(pool, bench.attempt("signals")).result or b"[]") == ["", "-15"]
+        assert not [kind for kind, _ in bench.events if kind == "runner_died"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        ("x = 1", "late has no yadtq.App named 'app'"),
+        ("import os\nos._exit(9)", "it ended by itself with exit code 9 before it was ready"),
+    ],
+)
+def test_an_app_that_cannot_be_imported_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("late.py").write_text(source)
+    with pytest.raises(SettingsError) as caught:
+        PoolRunner("late:app", 2, 1, lambda _: None, LIMIT_BYTES)
+    assert said in str(caught.value)
+
+
+def test_a_minder_that_was_killed_is_replaced_before_the_next_runner_works(bench: Bench, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    before = {process.pid for process in psutil.Process().children()}
+    with bench.pool(runners=1, slots=1) as pool:
+        first = next(p for p in psutil.Process().children() if p.pid not in before and p.pid != pool.pids[0])
+        assert "minder" in " ".join(first.cmdline())
+        first.kill()
+        os.kill(pool.pids[0], signal.SIGKILL)
+        eventually(lambda: not first.is_running(), 20)
+        pool.start([bench.attempt("with_family", str(witness), bench.gate.path)])
+        eventually(lambda: lines(witness), 20)
+        now = {process.pid for process in psutil.Process().children()} - before
+        assert len(now - {first.pid}) == 2
+
+
+def test_a_pool_without_runners_or_slots_is_refused() -> None:
+    with pytest.raises(SettingsError):
+        PoolRunner("runner_app:app", 0, 1, lambda _: None, LIMIT_BYTES)
+
+
+class Load:
+    """Keeps a pool as busy as it likes with tasks that say that they ran."""
+
+    def __init__(self, bench: Bench, pool: PoolRunner, witness: Path) -> None:
+        self.bench, self.pool, self.witness = bench, pool, str(witness)
+        self.attempts: list[Attempt] = []
+
+    def more(self) -> None:
+        for _ in range(self.pool.room()):
+            self.attempts.append(attempt := self.bench.attempt("witnessed", self.witness, len(self.attempts)))
+            self.pool.start([attempt])
+
+    def while_not(self, done: object) -> None:
+        def turn() -> bool:
+            self.more()
+            return bool(callable(done) and done())
+
+        eventually(turn, 60)
+
+    def ran_exactly_once(self) -> None:
+        outcomes = self.bench.all_of(self.attempts)
+        assert {outcome.ending for outcome in outcomes} == {Ending.RETURNED}
+        seen = Counter(lines(Path(self.witness)))
+        assert seen == Counter(f"{word} {n}" for word in ("start", "end") for n in range(len(self.attempts)))
+        assert not self.bench.recalled
+
+
+def test_runners_are_replaced_under_load_without_a_duplicate_or_a_loss(bench: Bench, tmp_path: Path) -> None:
+    with bench.pool(runners=2, slots=4) as pool:
+        load, before = Load(bench, pool, tmp_path / "witness"), set(pool.pids)
+        load.while_not(lambda: len(bench.outcomes) > 500)
+        pool.replace()
+        load.while_not(lambda: len(pool.pids) == 2 and not before & set(pool.pids))
+        load.ran_exactly_once()
+        eventually(lambda: not any(alive(pid) for pid in before))
+        eventually(lambda: Counter(kind for kind, _ in bench.events) == {"runner_started": 4, "runner_ended": 2})
+
+
+def test_a_replaced_runner_finishes_what_it_has_started(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=1) as pool:
+        held, old = bench.attempt("wait", bench.gate.path), pool.pids[0]
+        pool.start([held])
+        eventually(lambda: held.number in bench.started)
+        pool.replace()
+        eventually(lambda: pool.pids and pool.pids != [old])
+        assert bench.run(pool, bench.attempt("whereabouts")).result != b"%d" % old
+        bench.gate.open()
+        assert bench.outcome(held).result == b"%d" % old
+        eventually(lambda: not alive(old))
+
+
+def test_new_code_that_cannot_be_imported_leaves_the_old_runners_at_work(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = Path("code_of_ours.py")
+    code.write_text("import yadtq\napp = yadtq.App('q')\n@app.task\ndef which() -> int:\n    return 1\n")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # versions of the same second would share their byte code
+    pool = PoolRunner("code_of_ours:app", 1, 1, bench.sink, LIMIT_BYTES, on_event=bench.note)
+    try:
+        good = code.read_text()
+        code.write_text("oops(")
+        pool.replace()
+        failed = eventually(lambda: [text for kind, text in bench.events if kind == "runner_failed"], 30)
+        assert "SyntaxError" in failed[0]
+        assert bench.run(pool, bench.attempt("which")).result == b"1"
+        code.write_text(good.replace("return 1", "return 2"))
+        pool.replace()
+        eventually(lambda: bench.run(pool, bench.attempt("which")).result == b"2", 30)
+    finally:
+        pool.kill()
+
+
+def test_a_pool_whose_code_is_broken_has_no_room_says_why_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = Path("code_of_ours.py")
+    good = "import yadtq\napp = yadtq.App('q')\n@app.task\ndef one() -> int:\n    return 1\n"
+    code.write_text(good)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    pool = PoolRunner("code_of_ours:app", 1, 1, bench.sink, LIMIT_BYTES, on_event=bench.note)
+    try:
+        code.write_text("oops(")
+        os.kill(pool.pids[0], signal.SIGKILL)
+        eventually(lambda: Counter(kind for kind, _ in bench.events)["runner_failed"] >= 3, 30)
+        assert pool.room() == 0
+        early = bench.attempt("one")
+        pool.start([early])
+        code.write_text(good)
+        assert bench.outcome(early).result == b"1"
+        assert pool.room() == 1
+    finally:
+        pool.kill()
+
+
+def test_a_runner_is_replaced_after_its_number_of_tasks(bench: Bench, tmp_path: Path) -> None:
+    with bench.pool(runners=1, slots=2, max_tasks=50) as pool:
+        load, first = Load(bench, pool, tmp_path / "witness"), pool.pids
+        load.while_not(lambda: Counter(kind for kind, _ in bench.events)["runner_ended"] >= 2)
+        assert pool.pids != first
+        load.ran_exactly_once()
+
+
+def test_a_runner_that_holds_too_much_memory_is_replaced(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=1, max_memory_mb=300) as pool:
+        first = pool.pids
+        assert bench.run(pool, bench.attempt("swell", 10)).ending is Ending.RETURNED
+        assert bench.run(pool, bench.attempt("swell", 400)).ending is Ending.RETURNED
+        eventually(lambda: pool.pids and pool.pids != first, 20)
+        eventually(lambda: not alive(first[0]))
+
+
+def test_after_a_close_every_child_is_gone(bench: Bench) -> None:
+    with bench.pool(runners=2, slots=1) as pool:
+        pids = pool.pids
+        assert pool.close(5)
+        assert not any(alive(pid) for pid in pids)
+        assert pool.room() == 0
+        late = bench.attempt("nothing")
+        pool.start([late])
+        assert bench.recalled == [late.number]
+
+
+def test_a_killed_pool_ends_what_runs(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=1) as pool:
+        held = bench.attempt("wait", bench.gate.path)
+        pool.start([held])
+        eventually(lambda: held.number in bench.started)
+        pids = pool.pids
+        pool.kill()
+        assert not alive(pids[0])
+        assert bench.outcome(held).ending is Ending.DIED

@@ -1,0 +1,48 @@
+"""Tiny tasks are given in batches, slow ones are not; a start that fails is tried again, later and later."""
+
+from yadtq.runners.pace import AHEAD_MOST, Pace
+from yadtq.runners.staff import BACKOFF_MOST_S, Backoff
+
+
+def test_nothing_is_given_ahead_before_anything_has_finished() -> None:
+    assert Pace(100.0).ahead(100.0) == 0
+
+
+def test_as_much_is_given_ahead_as_finishes_in_20_ms() -> None:
+    pace = Pace(100.0)
+    for n in range(1, 101):
+        pace.finished(5, 100.0 + n / 1_000)  # 5,000 per second
+    assert 90 <= pace.ahead(100.1) <= 110
+
+
+def test_never_more_than_the_most() -> None:
+    pace = Pace(100.0)
+    pace.finished(100_000, 100.02)
+    assert pace.ahead(100.02) == AHEAD_MOST
+
+
+def test_where_nothing_has_finished_for_100_ms_nothing_is_given_ahead() -> None:
+    pace = Pace(100.0)
+    pace.finished(1_000, 100.02)
+    assert pace.ahead(100.1) > 0
+    assert pace.ahead(100.13) == 0
+
+
+def test_slow_tasks_are_not_given_ahead() -> None:
+    pace = Pace(100.0)
+    for n in range(1, 20):
+        pace.finished(1, 100.0 + n / 2)
+        assert pace.ahead(100.0 + n / 2) == 0
+
+
+def test_the_first_start_after_a_death_is_immediate_and_the_next_ones_wait_up_to_the_most() -> None:
+    backoff, waits = Backoff(), []
+    for _ in range(12):
+        backoff.failed(10.0)
+        waits.append(backoff.at_mono - 10.0)
+    assert waits[0] == 0
+    assert waits == sorted(waits)
+    assert waits[-1] == BACKOFF_MOST_S
+    backoff.reset()
+    backoff.failed(20.0)
+    assert backoff.at_mono == 20.0
