@@ -33,6 +33,7 @@ ROOT = HERE.parents[1]
 DEADLINE_S = 60.0  # for anything that should happen; the machine may be busy with other things
 ALLOWED_S = 3  # leases and sessions, short so that a drama is
 QUEUE = "q"
+GROUP = "g"
 
 
 def task(task_id: str, task_type: str, *args: object, tries: int = 0) -> str:
@@ -165,8 +166,8 @@ class Stage:
             "PYTHONPATH": os.pathsep.join([str(HERE / "witness"), str(ROOT / "src")]),
             "PYTHONUNBUFFERED": "1",
         }
-        self.group = f"{prefix}g"
         self.app = App(QUEUE, settings=load(environ=self.env))
+        self.group = self.app.layout.group(GROUP)
         self.actors: list[Actor] = []
         self._publisher = Publisher(self.app.broker, self.app.ledger, self.app.layout, 2**20, first_turn=0)
         self._after = ExitStack()
@@ -203,16 +204,16 @@ class Stage:
         return self._consumer("guarantee_consumer.py", name, *options)
 
     def _consumer(self, script: str, name: str, *options: str) -> Actor:
-        shared = ["--allowed", str(ALLOWED_S), "--group", self.group]
+        shared = ["--allowed", str(ALLOWED_S), "--group", GROUP]
         return self.enter(name, [sys.executable, script, name, QUEUE, *shared, *options])
 
     def enter_as_written(self, script: str, name: str) -> Actor:
         """A consumer with all of its own choices."""
-        return self.enter(name, [sys.executable, script, name, QUEUE, "--group", self.group])
+        return self.enter(name, [sys.executable, script, name, QUEUE, "--group", GROUP])
 
     def worker(self, name: str, *options: str) -> Actor:
         """`yadtq worker` on the tasks of `stage_app.py`."""
-        shared = ["--name", name, "--queue", QUEUE, "--group", self.group, "--allowed", str(ALLOWED_S), "--verbose"]
+        shared = ["--name", name, "--queue", QUEUE, "--group", GROUP, "--allowed", str(ALLOWED_S), "--verbose"]
         return self.enter(name, [sys.executable, "-m", "yadtq", "worker", "stage_app:app", *shared, *options], cwd=HERE)
 
     def monitor(self, *options: str) -> Actor:
@@ -226,7 +227,7 @@ class Stage:
         return actor
 
     def enter_producer(self, name: str, partitions: int, stdin: "int | IO[bytes] | None") -> Actor:
-        command = [sys.executable, "producer.py", QUEUE, str(partitions), "--group", self.group]
+        command = [sys.executable, "producer.py", QUEUE, str(partitions), "--group", GROUP]
         return self.enter(name, command, stdin=stdin)
 
     def create(self, partitions: int = 1) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import confluent_kafka as ck
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from yadtq.broker.protocol import Listener, Message, OnReport, Record, Report, TopicPartition
@@ -70,6 +70,8 @@ class KafkaBroker:
         self._shown = shown
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
+        self._asking = threading.Lock()
+        self._onlookers: dict[str, ck.Consumer] = {}
 
     def producer(self) -> "KafkaProducer":
         return KafkaProducer({**self._config, **PRODUCER_CONFIG})
@@ -139,17 +141,31 @@ class KafkaBroker:
         wanted = [ck.TopicPartition(topic, at) for at in range(count)]
         if not wanted:
             return {}
-        request = [ConsumerGroupTopicPartitions(group, wanted)]
         try:
-            answer = self._client().list_consumer_group_offsets(request, request_timeout=ANSWER_S)
-            found = answer[group].result(ANSWER_S).topic_partitions
-        except (KafkaException, TimeoutError) as error:
+            with self._asking:
+                found = self._onlooker(group).committed(wanted, timeout=ANSWER_S)
+        except KafkaException as error:
             raise self._unavailable(error) from error
         return {_where(at): Position(at.offset, at.metadata or "") for at in found if at.offset >= 0}
+
+    def _onlooker(self, group: str) -> ck.Consumer:
+        """A consumer that never joins the group and is only asked what the group has committed.
+
+        Not `AdminClient.list_consumer_group_offsets`: where the broker answers that it is not (yet) the coordinator,
+        librdkafka 2.16.0 follows a null pointer and the process is gone (rd_kafka_handle_OffsetFetch tells a consumer
+        group that an admin client has not); and after a restart of the coordinator it gives no answer ever again.
+        """
+        if group not in self._onlookers:
+            config = {**self._config, "group.id": group, "enable.auto.commit": False}
+            self._onlookers[group] = ck.Consumer(config, logger=log)
+        return self._onlookers[group]
 
     def close(self) -> None:
         with self._lock:
             self._admin = None
+        with self._asking:
+            while self._onlookers:
+                self._onlookers.popitem()[1].close()
 
     def _client(self) -> AdminClient:
         with self._lock:
@@ -158,11 +174,6 @@ class KafkaBroker:
             return self._admin
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
-        # A client whose group coordinator was restarted never gets an answer about a group again (measured on 2.16.1:
-        # list_consumer_group_offsets timed out every time while list_offsets answered in 10 ms), so the next call
-        # gets a new one.
-        with self._lock:
-            self._admin = None
         reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
         return BrokerUnavailable(f"Kafka at {self._shown} does not answer: {reason}. Is it running? `yadtq status`")
 
