@@ -63,8 +63,7 @@ class Observer:
         try:
             while not self._stopping.wait(EVERY_S):
                 self._try_to_look(reader)
-            while not self._try_to_look(reader):  # once more, at how it ended
-                continue
+            any(self._try_to_look(reader) for _ in range(3))  # once more, at how it ended
         except BaseException as error:  # raised again by `verdict`
             self._failure = error
         finally:

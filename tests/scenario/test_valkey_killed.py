@@ -24,7 +24,7 @@ def test_work_stops_without_valkey_and_goes_on_with_it(fragile_stage: Stage, own
         own_services.kill_redis()
         killed_ms = time.time() * 1000
         for consumer in consumers:
-            consumer.says("Redis: Redis at .* does not answer")
+            consumer.says("Redis at .* does not answer")
         producer.write(*(task(name, "add", 1, 1) for name in MEANWHILE))
         producer.says("cannot look for ids that were used before")
         stage.until(lambda: len(stage.tasks_in_kafka()) == len(BEFORE) + len(MEANWHILE))
