@@ -69,6 +69,18 @@ def echo(text: str) -> str:
 
 
 @app.task
+def echo_noted(path: str, text: str) -> str:
+    note(path, "echoed")
+    return text
+
+
+@app.task
+def wait_noted(path: str, gate: str) -> None:
+    note(path, "waits")
+    wait(gate)
+
+
+@app.task
 def leave() -> None:
     sys.exit(7)
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ from runner_bench import Bench, alive, staged
 
 from waiting import eventually
 from yadtq.attempt import Attempt, Ending
+from yadtq.runners.frames import FromChild
 from yadtq.runners.pace import Pace
 from yadtq.runners.pool import PoolRunner
+from yadtq.runners.process import RunnerProcess
 
 
 @pytest.fixture
@@ -94,6 +97,59 @@ def test_what_user_code_started_neither_hides_a_death_nor_outlives_it(bench: Ben
             os.kill(relative, signal.SIGKILL)
         else:
             eventually(lambda: not alive(relative), 1)
+
+
+@pytest.fixture
+def hears(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until this is set, the worker hears nothing of a runner while it lives."""
+    receive, hears = RunnerProcess.receive, threading.Event()
+
+    def listen(child: RunnerProcess) -> list[FromChild]:
+        return [] if child.flights and alive(child.pid) and not hears.is_set() else receive(child)
+
+    monkeypatch.setattr(RunnerProcess, "receive", listen)
+    return hears
+
+
+@pytest.mark.usefixtures("far_ahead", "hears")
+def test_an_outcome_that_a_dead_runner_had_sent_counts(bench: Bench, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    with bench.pool(runners=1, slots=1) as pool:
+        attempts = [bench.attempt("witnessed", str(witness), n) for n in range(20)]
+        held = bench.attempt("wait_noted", str(witness), bench.gate.path)
+        pool.start([*attempts, held])
+        eventually(lambda: "waits" in lines(witness))
+        eventually(lambda: nothing_unsent(pool.pids[0]))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        assert {outcome.ending for outcome in bench.all_of(attempts)} == {Ending.RETURNED}
+        assert bench.outcome(held).ending is Ending.DIED
+    assert Counter(lines(witness))["start 7"] == 1
+    assert len(lines(witness)) == 41
+
+
+@pytest.mark.usefixtures("far_ahead")
+def test_what_had_ended_in_a_dead_runner_that_could_not_say_so_runs_again_uncharged(
+    bench: Bench, tmp_path: Path, hears: threading.Event
+) -> None:
+    witness = tmp_path / "witness"
+    with bench.pool(runners=1, slots=1, limit_bytes=1 << 21) as pool:
+        attempts = bench.attempts(8, "echo_noted", str(witness), "x" * (1 << 20))  # more than the socket takes
+        held = bench.attempt("wait_noted", str(witness), bench.gate.path)
+        pool.start([*attempts, held])
+        eventually(lambda: "waits" in lines(witness))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        hears.set()
+        assert {outcome.ending for outcome in bench.all_of(attempts)} == {Ending.RETURNED}
+        assert bench.outcome(held).ending is Ending.DIED
+    assert len(lines(witness)) > 9
+
+
+def nothing_unsent(pid: int) -> bool:
+    """Every thread of a process sleeps: what it has to say is said."""
+    return all(
+        Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+        for thread in os.listdir(f"/proc/{pid}/task")
+    )
 
 
 class Kills:
