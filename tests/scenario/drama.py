@@ -278,6 +278,10 @@ class Stage:
         except AssertionError:
             raise AssertionError(f"committed is {self.committed()}, and not {expected}") from None
 
+    def published(self) -> int:
+        """How many records the queue holds."""
+        return sum(last - first for first, last in self.app.broker.end_offsets(self.topics.tasks).values())
+
     def tasks_in_kafka(self) -> list[Record]:
         return read_topic(self.app.broker, self.topics.tasks)
 

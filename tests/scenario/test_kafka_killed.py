@@ -1,10 +1,12 @@
 """Kafka killed in the middle of work: what runs is finished, work goes on when it is back, nothing runs twice."""
 
 import time
+from pathlib import Path
 
 import pytest
 from drama import Stage, task
 
+from yadtq.codec import decode
 from yadtq.dev.services import Services
 from yadtq.states import State
 
@@ -58,3 +60,22 @@ def test_an_end_that_waits_while_kafka_restarts_comes_all_the_same(
         actor.leaves(0)
     producer.says("2 published, 0 skipped; 2 SUCCESS, 0 FAILED")
     stage.account().check(duplicated=set())
+
+
+def test_what_a_producer_was_sending_when_kafka_died_is_all_there_afterwards(
+    fragile_stage: Stage, own_services: Services, tmp_path: Path
+) -> None:
+    stage = fragile_stage
+    names = [f"t{n}" for n in range(20_000)]
+    file = tmp_path / "many_tasks.txt"
+    file.write_text("".join(task(name, "add", 1, 1) + "\n" for name in names))
+    stage.create(partitions=2)
+    with file.open("rb") as lines:
+        producer = stage.enter_producer("producer", 2, lines)
+        stage.until(lambda: stage.published() > 1_000)
+        own_services.kill_kafka()
+    own_services.start_kafka()
+    assert stage.published() < len(names), "Kafka died too late: void"
+    producer.leaves(0)
+    producer.says("20000 published, 0 skipped; the queue goes on")
+    assert {decode(record.value).task_id for record in stage.tasks_in_kafka()} == set(names)
