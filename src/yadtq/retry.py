@@ -46,6 +46,7 @@ def decide(outcome: Outcome, *, failures: int, max_attempts: int, chance: float,
         wait_s = chance * min(CAP_S, BASE_S * 2.0 ** min(failures, 64))  # 2.0**1024 is an error
         return Verdict(State.QUEUED, error_log=outcome.error_log, wait_s=wait_s, failed=True)
     if outcome.ending is Ending.DIED:
-        state = State.QUEUED if deaths + 1 < MAX_DEATHS else State.FAILED  # a poisonous task must not go on for ever
+        # C7: what follows is a full claim. A poisonous task must not go on for ever.
+        state = State.QUEUED if deaths + 1 < MAX_DEATHS else State.FAILED
         return Verdict(state, error_log=outcome.error_log, died=True)
     return Verdict(State.FAILED, error_log=outcome.error_log, failed=True)

@@ -46,6 +46,10 @@ EVENTS = {
     "reborn": "the worker had been declared DEAD and goes on under a new incarnation",
     "unavailable": "a store does not answer; detail says which and why; told at once, then every 5 s",
     "available": "the store answers again; detail is its name",
+    "runner_started": "a child process is ready to run tasks",
+    "runner_ended": "a child process ended as planned",
+    "runner_died": "a child process ended by itself; what it ran is charged with a death and runs again",
+    "runner_failed": "a child process could not be started; detail says why; it is tried again",
     "overdue": "the grace time is over and something still runs; it is left to another worker",
     "not_left": "Redis could not be told that this worker left; its claims wait for the lease to end",
 }

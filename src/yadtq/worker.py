@@ -167,7 +167,8 @@ class Worker:
         for service in (engine, intake, heartbeat):
             service.stop()
             service.join(LEAVE_S)
-        engine.runner.close(0.0)
+        if not engine.runner.close(0.0):
+            engine.runner.kill()
         try:
             self._app.ledger.leave(identity.name, identity.incarnation)
         except LedgerUnavailable as error:

@@ -65,6 +65,9 @@ class ObedientRunner:
     def close(self, timeout_s: float) -> bool:
         return not self.running
 
+    def kill(self) -> None:
+        self.running.clear()
+
     def begin(self) -> None:
         """Start everything that waits."""
         for number, attempt in self.waiting.items():

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,8 +14,25 @@ from yadtq.errors import SettingsError
 
 if TYPE_CHECKING:
     from yadtq.app import App
+    from yadtq.runners import Runner, Sink
+    from yadtq.telemetry import Event, Telemetry
+
+log = logging.getLogger("yadtq")
 
 Order = Literal["unordered", "partition"]
+SHOWN = {
+    "assigned",
+    "revoked",
+    "lost",
+    "reborn",
+    "unavailable",
+    "available",
+    "dead_lettered",
+    "overdue",
+    "not_left",
+    "runner_died",
+    "runner_failed",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +43,8 @@ def worker(
     target: Annotated[str, typer.Argument(help="where the app is, as module:app", metavar="MODULE:APP")],
     name: Annotated[str | None, typer.Option(help="the worker's name, unique; default: host and process id")] = None,
     queue: Annotated[str | None, typer.Option(help="the queue it serves; default: the app's")] = None,
-    concurrency: Annotated[int, typer.Option(help="tasks at a time", min=1)] = 16,
+    runners: Annotated[int, typer.Option(help="child processes that run the tasks; 0: threads in this one", min=0)] = 2,
+    concurrency: Annotated[int, typer.Option(help="tasks at a time in each runner", min=1)] = 16,
     order: Annotated[
         Order, typer.Option(help="partition: one task of a partition at a time, in its order")
     ] = "unordered",
@@ -39,32 +58,14 @@ def worker(
 ) -> None:
     """Run the tasks of an app until Ctrl+C, which finishes what runs first; twice leaves at once."""
     from yadtq.settings import WorkerSettings
-    from yadtq.telemetry import Event, Telemetry
+    from yadtq.telemetry import Telemetry
     from yadtq.worker import Worker, drain_on_signals
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    log = logging.getLogger("yadtq")
     app = load_app(target, kafka, redis)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
     telemetry = Telemetry()
-
-    def show(event: Event) -> None:
-        if verbose or event.kind in (
-            "assigned",
-            "revoked",
-            "lost",
-            "reborn",
-            "unavailable",
-            "available",
-            "dead_lettered",
-        ):
-            where = f" partition {event.partition}" if event.partition >= 0 else ""
-            log.info("%s%s %s %s", event.kind, where, event.task_id, event.detail)
-
-    def say(text: str) -> None:
-        os.write(sys.stderr.fileno(), f"{name}: {text}\n".encode())  # in a signal handler; logging holds locks
-
-    telemetry.listen(show)
+    telemetry.listen(lambda event: show(event, verbose))
     settings = WorkerSettings(
         name,
         concurrency=concurrency,
@@ -75,12 +76,43 @@ def worker(
         grace_s=grace,
         order=order,
     )
-    running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry)
+
+    def make_pool(sink: "Sink") -> "Runner":
+        return start_pool(target, runners, concurrency, sink, app.settings.max_result_bytes, telemetry)
+
+    make_runner = make_pool if runners else None
+    running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry, make_runner=make_runner)
+
+    def say(text: str) -> None:
+        os.write(sys.stderr.fileno(), f"{name}: {text}\n".encode())  # in a signal handler: logging holds locks
+
     drain_on_signals(running, say)
     log.info("%s serves queue %s: %s", name, queue or app.name, ", ".join(app.registry.names) or "no tasks")
     log.info("Kafka %s, Redis %s", app.settings.kafka.masked, app.settings.redis.masked)
     running.run()
     log.info("%s has left: %s", name, dict(telemetry.counts))
+
+
+def show(event: "Event", verbose: bool) -> None:
+    """Log an event: all of them with `verbose`, else those that an operator wants to see."""
+    if verbose or event.kind in SHOWN:
+        where = f" partition {event.partition}" if event.partition >= 0 else ""
+        log.info("%s%s %s %s", event.kind, where, event.task_id, event.detail)
+
+
+def start_pool(
+    target: str, runners: int, slots: int, sink: "Sink", result_limit_bytes: int, telemetry: "Telemetry"
+) -> "Runner":
+    """Start child processes for the tasks; SIGHUP replaces them, one by one, by ones with the code as it is then."""
+    from yadtq.runners.pool import PoolRunner
+    from yadtq.telemetry import Event
+
+    def told(kind: str, detail: str) -> None:
+        telemetry.tell(Event(kind, detail=detail))
+
+    pool = PoolRunner(target, runners, slots, sink, result_limit_bytes, on_event=told)
+    signal.signal(signal.SIGHUP, lambda *_: pool.replace())
+    return pool
 
 
 def load_app(target: str, kafka: str | None = None, redis: str | None = None) -> "App":

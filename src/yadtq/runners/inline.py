@@ -72,6 +72,9 @@ class InlineRunner:
             self._loop.call_soon_threadsafe(self._loop.stop)
         return idle
 
+    def kill(self) -> None:
+        """Threads cannot be ended from outside; they end with the process."""
+
     def _slot(self) -> None:
         while (attempt := self._next()) is not None:
             task = self._registry.get(attempt.task_type)

@@ -26,3 +26,6 @@ class Runner(Protocol):
 
     def close(self, timeout_s: float) -> bool:
         """Take nothing more and wait for what runs; False: something still runs."""
+
+    def kill(self) -> None:
+        """End what still runs, as far as it can be ended: this process is about to leave."""
