@@ -35,9 +35,9 @@ test: lint browser
 
 # The page tests drive a real Chromium; where it is missing it is installed if that can be done without asking.
 browser:
-	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	@command -v chromium >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
-	  else echo "The page tests need Chromium: sudo apt-get install chromium (Debian, Ubuntu), brew install --cask chromium (macOS)"; exit 1; fi; }
+	  else echo "The page tests need Chromium: sudo apt-get install chromium (Debian, Ubuntu), or put a \`chromium\` on PATH"; exit 1; fi; }
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

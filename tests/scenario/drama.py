@@ -212,8 +212,20 @@ class Stage:
         return self.enter(name, [sys.executable, script, name, QUEUE, "--group", GROUP])
 
     def worker(self, name: str, *options: str) -> Actor:
-        """`yadtq worker` on the tasks of `stage_app.py`."""
-        shared = ["--name", name, "--queue", QUEUE, "--group", GROUP, "--allowed", str(ALLOWED_S), "--verbose"]
+        """`yadtq worker` on the tasks of `stage_app.py`, on threads of its own unless the options say otherwise."""
+        shared = [
+            "--runners",
+            "0",
+            "--name",
+            name,
+            "--queue",
+            QUEUE,
+            "--group",
+            GROUP,
+            "--allowed",
+            str(ALLOWED_S),
+            "--verbose",
+        ]
         return self.enter(name, [sys.executable, "-m", "yadtq", "worker", "stage_app:app", *shared, *options], cwd=HERE)
 
     def monitor(self, *options: str) -> Actor:

@@ -30,7 +30,7 @@ TICK_S = 0.01
 
 
 def test_another_process_submits_and_sigterm_drains(stage: Stage) -> None:
-    worker = stage.worker("own", "--partitions", "2")
+    worker = stage.worker("own", "--partitions", "2", "--runners", "2")
     submitter = stage.enter("submitter", [sys.executable, "-c", SUBMIT], cwd=HERE)
     submitter.leaves(0)
     submitter.says(r"^\w+ 42$")
@@ -53,7 +53,7 @@ def test_a_module_that_is_not_there_is_said_in_one_line(stage: Stage) -> None:
 
 def test_a_fastapi_app_answers_while_kafka_is_slow_and_dead(fragile_stage: Stage, own_services: Services) -> None:
     stage = fragile_stage
-    stage.worker("own").says("assigned")
+    stage.worker("own", "--runners", "2").says("assigned")
     asyncio.run(play(stage, own_services))
 
 

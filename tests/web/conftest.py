@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, expect, sync_playwright
 from scene import Scene
+from watched import Watched
 
 from yadtq.web.server import Server, address, bind
 from yadtq.web.site import create_app
 
+expect.set_options(timeout=20_000)  # what has to come comes at once, but for a machine that is busy with other work
 BASE = "http://127.0.0.1:8080"
 INSTALL = "Install it: apt-get install chromium"
 ARGUMENTS = [
@@ -81,28 +83,6 @@ def browser() -> Iterator[Browser]:
             pytest.fail(f"{path} does not start: {error}. {INSTALL}")
         yield browser
         browser.close()
-
-
-class Watched:
-    """A page, and everything that must not happen on it."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.url = url
-        self.wrongs: list[str] = []
-        page.on("console", lambda message: self._wrong(message.type in ("error", "warning"), message.text))
-        page.on("pageerror", lambda error: self._wrong(True, str(error)))
-        page.on("dialog", lambda dialog: (self._wrong(True, f"a dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: self._wrong(not request.url.startswith(url), f"asks {request.url}"))
-
-    def _wrong(self, wrong: bool, what: str) -> None:
-        if wrong:
-            self.wrongs.append(what)
-
-    def open(self, path: str) -> Page:
-        self.page.goto(self.url + path)
-        self.page.wait_for_selector("#live:not([hidden]):not(.live-off)")
-        return self.page
 
 
 @pytest.fixture

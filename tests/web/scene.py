@@ -89,7 +89,7 @@ class Scene:
         fence = self.fences[task_id]
         state = State.FAILED if error_log else State.SUCCESS
         data = None if error_log else result.encode()
-        accept = Accept(task_id, fence, state, bool(error_log), data, error_log)
+        accept = Accept(task_id, fence, state, failed=bool(error_log), result=data, error_log=error_log)
         self.ledger.exchange(worker, f"{worker}-1", Batch(accepts=[accept]))
         record = self.ledger.records([task_id])[0]
         assert record is not None

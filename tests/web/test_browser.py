@@ -6,8 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from scene import HOSTILE, Scene
-
-from conftest import Watched
+from watched import Watched
 
 ODD = HOSTILE.replace("/", "")  # a worker's or task's name that is a script
 

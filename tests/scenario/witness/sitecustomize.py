@@ -9,10 +9,10 @@ import time
 from typing import Any
 
 if "WITNESS" in os.environ:
-    from yadtq.runners import inline
+    from yadtq.runners import execution, inline  # a child process takes its functions from execution later
 
     _file = os.open(os.environ["WITNESS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    _execute, _execute_async = inline.execute, inline.execute_async
+    _execute, _execute_async = execution.execute, execution.execute_async
 
     def _note(what: str, attempt: Any) -> None:
         line = f"{what} {attempt.task_id} {attempt.attempt} {os.getpid()} {time.time_ns() // 1_000_000}\n"
@@ -30,4 +30,5 @@ if "WITNESS" in os.environ:
         _note("end", attempt)
         return outcome
 
-    inline.execute, inline.execute_async = _seen, _seen_async
+    for module in (execution, inline):
+        module.execute, module.execute_async = _seen, _seen_async
