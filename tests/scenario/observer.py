@@ -33,8 +33,8 @@ class Observer:
         self._topics = topics
         self._group = group
         self._committed: dict[TopicPartition, int] = {}
-        self._present: set[tuple[int, int]] = set()  # partition and offset of what was published
-        self._finished: set[tuple[int, int]] = set()  # of what has its end in Kafka
+        self._present: dict[tuple[int, int], str] = {}  # partition and offset of what was published; "": it has no id
+        self._dead: set[tuple[int, int]] = set()  # of what has no id: those with a dead letter in Kafka
         self._ended: set[str] = set()  # task ids with an outcome in Kafka
         self._task_ids: list[str] = []
         self._records: dict[str, TaskRecord] = {}
@@ -95,9 +95,9 @@ class Observer:
             self.violations.append(f"partition {where.partition}: committed {before}, then {offset}")
         self.moves += offset != before
         self._committed[where] = offset
-        below = {at for at in self._present if at[0] == where.partition and at[1] < offset}
-        if unfinished := below - self._finished:
-            self.violations.append(f"partition {where.partition}: committed {offset}, unfinished {sorted(unfinished)}")
+        below = [at for at in self._present if at[0] == where.partition and at[1] < offset]
+        if unfinished := [at for at in below if at not in self._dead and self._present[at] not in self._ended]:
+            self.violations.append(f"partition {where.partition}: committed {offset}, unfinished {unfinished}")
 
     def _judge_record(self, record: TaskRecord) -> None:
         before = self._records.get(record.task_id)
@@ -130,15 +130,14 @@ class Observer:
 
     def _take(self, topic: str, partition: int, offset: int, value: bytes, headers: dict[str, bytes]) -> None:
         if topic == self._topics.tasks:
-            self._present.add((partition, offset))
+            self._present[partition, offset] = ""
             try:
-                self._task_ids.append(decode(value).task_id)
+                self._present[partition, offset] = decode(value).task_id
             except Undecodable:
                 return
+            self._task_ids.append(self._present[partition, offset])
         elif topic == self._topics.outcomes:
-            outcome = decode_outcome(value)
-            self._ended.add(outcome.task_id)
-            self._finished.add((outcome.partition, outcome.offset))
+            self._ended.add(decode_outcome(value).task_id)
         elif HEADER_TASK not in headers:  # of bytes that have no id, the dead letter is the end
             _, source_partition, source_offset = headers[HEADER_SOURCE].decode().rsplit("/", 2)
-            self._finished.add((int(source_partition), int(source_offset)))
+            self._dead.add((int(source_partition), int(source_offset)))
