@@ -183,3 +183,44 @@ def test_what_is_finished_above_an_unfinished_record_travels_with_the_commit_and
     assert second.runner.history == [("a", 2)]
     assert len(stage.lying_in(stage.topics.dead)) == 1, "the finished record was read again"
     assert stage.committed() == 2
+
+
+def test_after_a_refused_accept_the_offset_stays_open_until_the_attempt_that_counts_has_ended() -> None:
+    stage = Stage(partitions=2)
+    stage.publish("a", partition=0)
+    slow, other = stage.player("slow"), stage.player("other")
+    slow.turn(3)
+    slow.runner.begin()
+    stage.publish("a", partition=1)  # a copy of the task, in a partition of the other worker
+    stage.lease_over(other)
+    other.turn(3)
+    other.runner.begin()
+    assert other.runner.history == [("a", 2)]
+    slow.runner.end(result=b'"late"')
+    slow.turn(4)
+    assert "refused" in slow.kinds("a")
+    stage.clock.turn(2_000)
+    slow.turn(2)
+    assert stage.committed(0) == 0, "the commit passed a task that still runs elsewhere"
+    other.runner.end()
+    other.turn(4)
+    for _ in range(4):
+        slow.heartbeat.turn()
+        slow.turn(2)
+        stage.clock.turn(1_500)
+    slow.turn(2)
+    assert stage.committed(0) == 1
+    assert [bytes(outcome.result) for outcome in stage.outcomes("a")] == [b"1"]
+
+
+def test_a_dead_letter_that_is_refused_for_another_reason_than_its_size_keeps_its_bytes(stage: Stage) -> None:
+    dead = stage.broker.logs.pop(stage.topics.dead)
+    stage.publish_bytes(b"garbage")
+    worker = stage.player()
+    worker.turn(3)
+    stage.clock.turn(1_000)
+    worker.turn(2)
+    stage.broker.logs[stage.topics.dead] = dead
+    stage.clock.turn(1_000)
+    worker.turn(3)
+    assert [record.value for record in stage.lying_in(stage.topics.dead)] == [b"garbage"]
