@@ -39,6 +39,10 @@ class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     topic: str = ""  # where the envelope lies
     partition: int = -1
     offset: int = -1
+    generation: int = 0  # which planned run this is the end of; for SCHEDULED the one that follows
+    not_before_ms: int = 0  # with SCHEDULED: when it follows
+    failures: int = 0  # of the code, so far
+    deaths: int = 0  # of the processes that ran it, so far
     version: int = VERSION
 
 
@@ -100,10 +104,11 @@ def problem_of(envelope: Envelope) -> str | None:
         return "task_kwargs is not a JSON object"
     if not envelope.task_type:
         return "task_type is empty"
-    if min(envelope.task_tries, envelope.generation, envelope.queued_at_ms) < 0 or envelope.max_attempts < 1:
-        return "task_tries, generation and queued_at_ms are at least 0 and max_attempts at least 1"
+    times = (envelope.queued_at_ms, envelope.not_before_ms)
+    if min(envelope.task_tries, envelope.generation, *times) < 0 or envelope.max_attempts < 1:
+        return "task_tries, generation, queued_at_ms and not_before_ms are at least 0 and max_attempts at least 1"
     if max(envelope.task_tries, envelope.generation, envelope.max_attempts) > 2**31:
         return "task_tries, generation and max_attempts are at most 2147483648"
-    if envelope.queued_at_ms > 2**53:
-        return "queued_at_ms is at most 9007199254740992"  # further than every store of it can count
+    if max(times) > 2**53:
+        return "queued_at_ms and not_before_ms are at most 9007199254740992"  # further than every store can count
     return id_problem(envelope.task_id)

@@ -21,3 +21,5 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     generation: int = 0  # which planned run this is
     queued_at_ms: int = 0  # epoch ms, by the submitter's clock; 0 = Kafka's record time stands in
     max_attempts: int = 3  # failures of the code that end the task
+    not_before_ms: int = 0  # epoch ms, by the ledger's clock; what waits for it lies in `Q.delayed`
+    replay_of: str = ""  # the task whose dead letter this is a replay of

@@ -19,10 +19,11 @@ class QueueTopics:
     tasks: str  # envelopes; key: ordering key or none
     outcomes: str  # accepted outcomes; key: task id; not compacted, or earlier attempts would be erased
     dead: str  # dead letters with their bytes; key: task id
+    delayed: str  # envelopes that wait for a time; key: task id and generation; compacted, a tombstone when fired
 
     @property
-    def all(self) -> tuple[str, str, str]:
-        return (self.tasks, self.outcomes, self.dead)
+    def all(self) -> tuple[str, str, str, str]:
+        return (self.tasks, self.outcomes, self.dead, self.delayed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class Layout:
         """
         if not QUEUE_NAME.fullmatch(name) or name in (".", ".."):
             raise SettingsError(f"a queue's name has 1 to 200 of the characters A-Z a-z 0-9 . _ -, not {name!r}")
-        if name.endswith((OUTCOMES, DEAD)):
-            raise SettingsError(f"a queue's name does not end in {OUTCOMES} or {DEAD}: {name!r}")
+        if name.endswith((OUTCOMES, DEAD, DELAYED)):
+            raise SettingsError(f"a queue's name does not end in {OUTCOMES}, {DEAD} or {DELAYED}: {name!r}")
         base = self.prefix + name
-        return QueueTopics(base, base + OUTCOMES, base + DEAD)
+        return QueueTopics(base, base + OUTCOMES, base + DEAD, base + DELAYED)
 
     def group(self, name: str) -> str:
         """A consumer group."""
@@ -77,13 +78,23 @@ class Layout:
 
 OUTCOMES = ".outcomes"
 DEAD = ".dlq"
+DELAYED = ".delayed"
 
 # Kafka record headers
 HEADER_REASON = "yadtq-reason"
 HEADER_SOURCE = "yadtq-source"
 HEADER_TASK = "yadtq-task"
+HEADER_MARKER = "yadtq-marker"  # on a record of `Q.outcomes` that is no outcome: a new life of the ledger began
 HEADER_SHA256 = "yadtq-sha256"  # of the bytes, where a dead letter is too large to be a copy
 
 TASKS_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1"}
 OUTCOMES_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1"}
+# A segment is compacted only when it is closed: small and young ones, so that what has fired does not pile up.
+DELAYED_CONFIG = {
+    "cleanup.policy": "compact",
+    "retention.ms": "-1",
+    "segment.ms": "3600000",
+    "segment.bytes": str(64 * 1024 * 1024),
+    "delete.retention.ms": "86400000",
+}
 DEAD_CONFIG = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": str(2 * 1024 * 1024)}

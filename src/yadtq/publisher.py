@@ -22,7 +22,7 @@ from yadtq import codec
 from yadtq.broker import Broker, Message, Producer, Report, ensure_topic
 from yadtq.envelope import Envelope
 from yadtq.errors import InvalidArguments, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
-from yadtq.layout import DEAD_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
+from yadtq.layout import DEAD_CONFIG, DELAYED_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
 from yadtq.ledger import Ledger, NewTask
 from yadtq.task import Call
 
@@ -35,10 +35,11 @@ LATE_QUEUED_S = 60.0  # a QUEUED write later than this could meet a record that 
 
 
 def ensure_queue(broker: Broker, topics: QueueTopics, partitions: int) -> int:
-    """Create the three topics of a queue where they are missing; return how many partitions the first has."""
+    """Create the topics of a queue where they are missing; return how many partitions the first has."""
     # The outcomes topic is what makes a queue known, so it comes last: whoever sees it finds the others.
     count = ensure_topic(broker, topics.tasks, partitions, TASKS_CONFIG)
     ensure_topic(broker, topics.dead, 1, DEAD_CONFIG)
+    ensure_topic(broker, topics.delayed, count, DELAYED_CONFIG)
     ensure_topic(broker, topics.outcomes, count, OUTCOMES_CONFIG)
     return count
 

@@ -7,7 +7,8 @@ from yadtq.layout import Layout
 
 
 def test_the_topics_of_a_queue_stand_beside_each_other_under_the_prefix() -> None:
-    assert Layout("staging-").queue("mail").all == ("staging-mail", "staging-mail.outcomes", "staging-mail.dlq")
+    names = ("staging-mail", "staging-mail.outcomes", "staging-mail.dlq", "staging-mail.delayed")
+    assert Layout("staging-").queue("mail").all == names
 
 
 def test_no_two_kinds_of_keys_share_a_name() -> None:
@@ -18,7 +19,9 @@ def test_no_two_kinds_of_keys_share_a_name() -> None:
     assert layout.heartbeats == "p-all_heartbeats"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a b", "a/b", "ä", "x" * 201, "q.outcomes", "q.dlq", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a b", "a/b", "ä", "x" * 201, "q.outcomes", "q.dlq", "q.delayed", "a\n"]
+)
 def test_a_queue_that_kafka_would_not_take_or_that_looks_like_ours_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="queue's name"):
         Layout().queue(name)
