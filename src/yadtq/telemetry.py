@@ -47,6 +47,7 @@ EVENTS = {
     "unavailable": "a store does not answer; detail says which and why; told at once, then every 5 s",
     "available": "the store answers again; detail is its name",
     "runner_started": "a child process is ready to run tasks",
+    "runner_replaced": "a child process has run or holds too much, and another takes its place; detail says which",
     "runner_ended": "a child process ended as planned",
     "runner_died": "a child process ended by itself; what it ran is charged with a death and runs again",
     "runner_failed": "a child process could not be started; detail says why; it is tried again",

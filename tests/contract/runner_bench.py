@@ -61,6 +61,9 @@ class Bench:
     def note(self, kind: str, text: str) -> None:
         self.events.append((kind, text))
 
+    def said(self, kind: str) -> list[str]:
+        return [text for kind_of, text in self.events if kind_of == kind]
+
     def attempt(self, task: str, *args: object) -> Attempt:
         return self.raw(task, json.dumps(args).encode())
 

@@ -202,15 +202,59 @@ def test_a_runner_is_replaced_after_its_number_of_tasks(bench: Bench, tmp_path: 
         load.while_not(lambda: Counter(kind for kind, _ in bench.events)["runner_ended"] >= 2)
         assert pool.pids != first
         load.ran_exactly_once()
+        assert "tasks, with a cap of 50: it is replaced" in bench.said("runner_replaced")[0]
 
 
-def test_a_runner_that_holds_too_much_memory_is_replaced(bench: Bench) -> None:
-    with bench.pool(runners=1, slots=1, max_memory_mb=300) as pool:
+def test_a_runner_that_holds_too_much_memory_is_replaced(bench: Bench, tmp_path: Path) -> None:
+    with bench.pool(runners=2, slots=1, max_memory_mb=300) as pool:
         first = pool.pids
         assert bench.run(pool, bench.attempt("swell", 10)).ending is Ending.RETURNED
         assert bench.run(pool, bench.attempt("swell", 400)).ending is Ending.RETURNED
-        eventually(lambda: pool.pids and pool.pids != first, 20)
+        load = Load(bench, pool, tmp_path / "witness")
+        load.while_not(lambda: len(pool.pids) == 2 and pool.pids != first)
+        load.while_not(lambda: sum(alive(pid) for pid in first) == 1)
+        load.ran_exactly_once()
+        assert "MiB, with a cap of 300: it is replaced" in bench.said("runner_replaced")[0]
+        assert not bench.said("runner_died")
+
+
+def test_what_does_not_end_in_a_runner_over_its_memory_is_killed_with_the_reason(bench: Bench, tmp_path: Path) -> None:
+    with bench.pool(runners=1, slots=2, max_memory_mb=300) as pool:
+        first = pool.pids
+        held = bench.attempt("wait", bench.gate.path)
+        pool.start([held])
+        assert bench.run(pool, bench.attempt("swell", 400)).ending is Ending.RETURNED
+        died = bench.outcome(held)  # 4.6 s on a machine with nothing else to do
+        assert died.ending is Ending.DIED
+        assert "MiB, with a cap of 300, did not end within 3.5 s and was killed, " in (died.error_log or "")
+        assert not alive(first[0])
+        assert bench.run(pool, bench.attempt("double", 2)).result == b"4"
+
+
+def test_a_runner_over_its_memory_does_not_wait_for_a_successor_that_cannot_start(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = Path("code_of_ours.py")
+    code.write_text("from runner_app import app")
+    pool = PoolRunner("code_of_ours:app", 1, 2, bench.sink, LIMIT_BYTES, on_event=bench.note, max_memory_mb=300)
+    try:
+        first = pool.pids
+        code.write_text("oops(" + " " * 100)
+        assert bench.run(pool, bench.attempt("swell", 400)).ending is Ending.RETURNED
         eventually(lambda: not alive(first[0]))
+        assert bench.said("runner_failed")
+        late = bench.attempt("double", 2)
+        pool.start([late])
+        code.write_text("from runner_app import app")
+        assert bench.outcome(late).result == b"4"
+    finally:
+        pool.kill()
+
+
+def test_a_cap_that_the_app_alone_is_over_is_refused(bench: Bench) -> None:
+    with pytest.raises(SettingsError, match=r"before its first task; the cap of 5 must be above that"):
+        PoolRunner("runner_app:app", 1, 1, lambda _: None, LIMIT_BYTES, max_memory_mb=5)
 
 
 def test_after_a_close_every_child_is_gone(bench: Bench) -> None:

@@ -13,6 +13,8 @@ import typer
 from yadtq.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from yadtq.app import App
     from yadtq.runners import Runner, Sink
     from yadtq.telemetry import Event, Telemetry
@@ -32,6 +34,7 @@ SHOWN = {
     "not_left",
     "runner_died",
     "runner_failed",
+    "runner_replaced",
 }
 
 
@@ -45,6 +48,8 @@ def worker(
     queue: Annotated[str | None, typer.Option(help="the queue it serves; default: the app's")] = None,
     runners: Annotated[int, typer.Option(help="child processes that run the tasks; 0: threads in this one", min=0)] = 2,
     concurrency: Annotated[int, typer.Option(help="tasks at a time in each runner", min=1)] = 16,
+    max_tasks: Annotated[int, typer.Option(help="replace a runner after so many tasks; 0: never", min=0)] = 0,
+    max_memory_mb: Annotated[int, typer.Option(help="replace a runner that holds more MiB; 0: never", min=0)] = 0,
     order: Annotated[
         Order, typer.Option(help="partition: one task of a partition at a time, in its order")
     ] = "unordered",
@@ -61,6 +66,9 @@ def worker(
     from yadtq.telemetry import Telemetry
     from yadtq.worker import Worker, drain_on_signals
 
+    caps = {"max_tasks": max_tasks, "max_memory_mb": max_memory_mb}
+    if not runners and any(caps.values()):
+        raise SettingsError("--max-tasks and --max-memory-mb replace runners; they need --runners 1 or more")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     app = load_app(target, kafka, redis)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
@@ -78,7 +86,7 @@ def worker(
     )
 
     def make_pool(sink: "Sink") -> "Runner":
-        return start_pool(target, runners, concurrency, sink, app.settings.max_result_bytes, telemetry)
+        return start_pool(target, runners, concurrency, sink, app.settings.max_result_bytes, telemetry, caps)
 
     make_runner = make_pool if runners else None
     running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry, make_runner=make_runner)
@@ -101,7 +109,13 @@ def show(event: "Event", verbose: bool) -> None:
 
 
 def start_pool(
-    target: str, runners: int, slots: int, sink: "Sink", result_limit_bytes: int, telemetry: "Telemetry"
+    target: str,
+    runners: int,
+    slots: int,
+    sink: "Sink",
+    result_limit_bytes: int,
+    telemetry: "Telemetry",
+    caps: "Mapping[str, int]",
 ) -> "Runner":
     """Start child processes for the tasks; SIGHUP replaces them, one by one, by ones with the code as it is then."""
     from yadtq.runners.pool import PoolRunner
@@ -110,7 +124,7 @@ def start_pool(
     def told(kind: str, detail: str) -> None:
         telemetry.tell(Event(kind, detail=detail))
 
-    pool = PoolRunner(target, runners, slots, sink, result_limit_bytes, on_event=told)
+    pool = PoolRunner(target, runners, slots, sink, result_limit_bytes, on_event=told, **caps)
     signal.signal(signal.SIGHUP, lambda *_: pool.replace())
     return pool
 

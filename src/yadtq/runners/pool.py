@@ -36,13 +36,14 @@ class PoolRunner:
 
     Args:
         target: `module:app`, imported by every child, from the working folder too.
-        on_event: Told what becomes of children, as a kind (`runner_started`, `runner_ended`, `runner_died`,
-            `runner_failed`) and a sentence; on the pool's thread.
+        on_event: Told what becomes of children, as a kind (`runner_started`, `runner_replaced`, `runner_ended`,
+            `runner_died`, `runner_failed`) and a sentence; on the pool's thread.
         max_tasks: A child is replaced after so many attempts; 0: never.
-        max_memory_mb: A child is replaced when it holds more; 0: never. Needs /proc.
+        max_memory_mb: A child that holds more is replaced; 0: never. What it runs may end within 3.5 s; then the child
+            is killed, and what still runs is charged with a death. Needs /proc.
 
     Raises:
-        SettingsError: No child could import the app; the text has the traceback.
+        SettingsError: No child could import the app; the text has the traceback. Or the app alone is over the cap.
     """
 
     def __init__(
@@ -335,8 +336,15 @@ class PoolRunner:
             idle = any(child.room(now) > 0 for child in self._children)
             for child in [child for child in self._children if idle and child.stuck(now)]:
                 self._redeal(child)
-            self._staff.weigh(now)
+            worn = self._staff.worn(now)
+            for child, _ in worn:
+                self._staff.replace(child)
+            for child in self._staff.too_heavy(now):
+                self._staff.retire(child)
+                self._redeal(child)
         self._tell(events)
+        for child, why in worn:
+            self._on_event("runner_replaced", f"runner {child.pid} {why}: it is replaced")
 
     def _tend(self) -> None:
         """Start the children that are due; let go those that are done."""
@@ -376,11 +384,13 @@ class PoolRunner:
     def _await_first(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._served or self._start_error or self._failure, START_S)
-            if self._served:
+            problem = self._staff.too_small if self._served else ""
+            if self._served and not problem:
                 return
         self._leave()
         reason = self._start_error or f"none was ready after {START_S:g} s"
-        raise SettingsError(f"the runners cannot import {self._target}: {reason}") from self._failure
+        problem = problem or f"the runners cannot import {self._target}: {reason}"
+        raise SettingsError(problem) from self._failure
 
     def _leave(self) -> None:
         """End the children and the pool's thread, which has to outlive them: the kernel kills them with it."""

@@ -78,6 +78,9 @@ class RunnerProcess:
         self.gone = False  # its stream has ended
         self.broken: str | None = None  # why it cannot import the app
         self.replaces: RunnerProcess | None = None
+        self.heavy = ""  # how much it held, once that was too much
+        self.heavy_mono = 0.0  # since when
+        self._killed_for = ""
         self.watched = 0  # the selector's events
         self._slots = slots
         self._pace = Pace(now_mono)
@@ -250,10 +253,11 @@ class RunnerProcess:
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
 
-    def kill(self) -> None:
-        """Kill the child and all that it started."""
+    def kill(self, why: str = "") -> None:
+        """Kill the child and all that it started. why: What `how_it_ended` is to say."""
         with self._buried:
             if self._process.returncode is None:
+                self._killed_for = self._killed_for or why
                 kill_group(self.pid)
 
     def _wait(self, on_end: Callable[["RunnerProcess"], None]) -> None:
@@ -274,6 +278,8 @@ class RunnerProcess:
     def how_it_ended(self) -> str:
         """In words, once it has."""
         code = self._process.returncode
+        if code == -signal.SIGKILL and self._killed_for:
+            return self._killed_for
         if code is None or code >= 0:
             return f"ended by itself with exit code {code}"
         try:

@@ -15,6 +15,8 @@ from yadtq.runners.process import RunnerProcess, Stage
 
 START_S = 60.0  # an app that takes longer to import counts as one that cannot be
 MEMORY_EVERY_S = 1.0
+HEAVY_DRAIN_S = 1.5  # a child over its memory is given nothing more after this, also where no successor is ready yet,
+HEAVY_KILL_S = 3.5  # and is killed after this: it ends within 5 s, whatever runs in it
 BACKOFF_S = 0.05
 BACKOFF_MOST_S = 3.0
 PROC = Path("/proc")
@@ -61,8 +63,12 @@ class Staff:
         self._weighed_mono = 0.0
 
     def replace(self, child: RunnerProcess) -> None:
-        if child not in self._replacing and child.stage is not Stage.DRAINING:
+        if not self.replaced(child):
             self._replacing.append(child)
+
+    def replaced(self, child: RunnerProcess) -> bool:
+        """It is to be replaced, or has been."""
+        return child in self._replacing or child.stage is Stage.DRAINING
 
     @property
     def settled(self) -> bool:
@@ -79,6 +85,13 @@ class Staff:
             old.stage = Stage.DRAINING
         return old
 
+    def retire(self, child: RunnerProcess) -> None:
+        """Let a child drain before its successor is ready."""
+        child.stage = Stage.DRAINING
+        for other in self.children:
+            if other.replaces is child:
+                other.replaces = None
+
     def remove(self, child: RunnerProcess) -> None:
         """A child has ended."""
         self.children.remove(child)
@@ -90,21 +103,46 @@ class Staff:
             if other.replaces is child:
                 other.replaces = None
 
-    def weigh(self, now_mono: float) -> None:
-        """Have those replaced that have run or hold too much."""
+    def worn(self, now_mono: float) -> list[tuple[RunnerProcess, str]]:
+        """Those that have run or hold too much since this was asked last, and why they are to be replaced."""
         weigh = self._max_memory_mb and now_mono - self._weighed_mono >= MEMORY_EVERY_S
-        for child in self.children:
-            spent = self._max_tasks and child.finished >= self._max_tasks
-            if spent or (weigh and memory_mb(child.pid) > self._max_memory_mb):
-                self.replace(child)
         if weigh:
             self._weighed_mono = now_mono
+        found = []
+        for child in self.children:
+            held_mb = memory_mb(child.pid) if weigh and not child.heavy else 0
+            if held_mb > self._max_memory_mb:
+                child.heavy, child.heavy_mono = f"held {held_mb} MiB, with a cap of {self._max_memory_mb}", now_mono
+                found.append((child, child.heavy))
+            elif self._max_tasks and child.finished >= self._max_tasks and not self.replaced(child):
+                found.append((child, f"has run {child.finished} tasks, with a cap of {self._max_tasks}"))
+        return found
+
+    @property
+    def too_small(self) -> str:
+        """What is wrong with the cap, if children without any work are over it: they would be replaced for ever."""
+        most_mb = max((memory_mb(child.pid) for child in self.children if child.stage is Stage.READY), default=0)
+        if not self._max_memory_mb or most_mb <= self._max_memory_mb:
+            return ""
+        return (
+            f"a runner holds {most_mb} MiB before its first task; the cap of {self._max_memory_mb} must be above that"
+        )
+
+    def too_heavy(self, now_mono: float) -> list[RunnerProcess]:
+        """Those that hold too much and cannot wait for a successor."""
+        return [
+            child
+            for child in self.children
+            if child.heavy and child.stage is Stage.READY and now_mono - child.heavy_mono > HEAVY_DRAIN_S
+        ]
 
     def dismiss(self, now_mono: float) -> None:
         """Let go those that are done, and end those that do not get ready."""
         for child in self.children:
             late = now_mono - child.since_mono > START_S
-            if child.stage is Stage.STARTING and (late or self.leaving):
+            if child.heavy and now_mono - child.heavy_mono > HEAVY_KILL_S:
+                child.kill(f"{child.heavy}, did not end within {HEAVY_KILL_S:g} s and was killed")
+            elif child.stage is Stage.STARTING and (late or self.leaving):
                 child.kill()
             elif self.leaving or (child.stage is Stage.DRAINING and not child.flights):
                 child.leave()

@@ -1,0 +1,44 @@
+"""What `yadtq worker` says about its runners reaches them."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from runner_bench import LIMIT_BYTES, Bench, staged
+from typer.testing import CliRunner
+
+from waiting import eventually
+from yadtq.attempt import Ending
+from yadtq.cli.worker import register, start_pool
+from yadtq.errors import SettingsError
+from yadtq.telemetry import Telemetry
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    before = signal.getsignal(signal.SIGHUP)
+    with staged(tmp_path, monkeypatch) as bench:
+        yield bench
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_the_caps_of_the_command_line_replace_runners_and_are_told(bench: Bench) -> None:
+    telemetry = Telemetry()
+    pool = start_pool("runner_app:app", 1, 1, bench.sink, LIMIT_BYTES, telemetry, {"max_tasks": 5})
+    try:
+        for _ in range(12):
+            assert bench.run(pool, bench.attempt("nothing")).ending is Ending.RETURNED
+        eventually(lambda: telemetry.counts["runner_replaced"] >= 1)
+    finally:
+        pool.kill()
+
+
+@pytest.mark.parametrize("flag", ["--max-tasks", "--max-memory-mb"])
+def test_a_cap_without_runners_is_refused(flag: str) -> None:
+    app = typer.Typer()
+    register(app)
+    shown = CliRunner().invoke(app, ["runner_app:app", "--runners", "0", flag, "5"])
+    assert isinstance(shown.exception, SettingsError)
+    assert "--runners 1 or more" in str(shown.exception)
