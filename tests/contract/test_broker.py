@@ -1,12 +1,14 @@
 """What every broker does with topics, messages and readers."""
 
+import contextlib
 import time
 
 import pytest
 from broker_bench import BrokerBench
 
 from waiting import eventually
-from yadtq.broker import Record, ensure_topic
+from yadtq.broker import Message, Record, Report, ensure_topic
+from yadtq.broker.kafka import KafkaBroker
 
 
 def read(bench: BrokerBench, starts: dict[int, int], count: int) -> list[Record]:
@@ -122,12 +124,91 @@ def test_a_message_to_an_unknown_partition_is_refused(broker: BrokerBench) -> No
 def test_a_closed_producer_has_sent_everything(broker: BrokerBench) -> None:
     broker.create()
     producer, reports = broker.broker.producer(), []
-    from yadtq.broker import Message
-
     for _ in range(100):
         producer.produce(Message(broker.topic, b"x"), reports.append)
     assert producer.close(30) == 0
     assert [report.error for report in reports] == [None] * 100
+
+
+def test_of_a_batch_every_report_comes_once_with_its_tag(broker: BrokerBench) -> None:
+    broker.create(2)
+    pairs: list[tuple[str, Report]] = []
+    for batch in range(10):
+        messages = [Message(broker.topic, b"%d" % at, partition=at % 2) for at in range(batch * 200, batch * 200 + 200)]
+        tags = [message.value.decode() for message in messages]
+        broker.producer.produce_batch(messages, tags, pairs.extend)
+    eventually(lambda: len(pairs) >= 2_000, 30)
+    assert sorted(int(tag) for tag, _ in pairs) == list(range(2_000))
+    assert {report.error for _, report in pairs} == {None}
+    records = read(broker, {0: 0, 1: 0}, 2_000)
+    lies = {(record.partition, record.offset): record.value.decode() for record in records}
+    assert {(report.partition, report.offset): tag for tag, report in pairs} == lies
+    for partition in (0, 1):  # as they were given
+        assert [int(record.value) for record in records if record.partition == partition] == list(
+            range(partition, 2_000, 2)
+        )
+
+
+def test_what_is_refused_of_a_batch_is_told_and_the_rest_is_sent(broker: BrokerBench) -> None:
+    broker.create()
+    values = [b"a", bytes(5_000_000), b"b", bytes(3_000_000), b"c"]  # too large for the client, and for the topic
+    reports: dict[int, Report] = {}
+    messages = [Message(broker.topic, value, partition=0) for value in values]
+    broker.producer.produce_batch(messages, range(5), reports.update)
+    eventually(lambda: len(reports) == 5, 30)
+    assert {tag: report.refused for tag, report in reports.items()} == {
+        0: False,
+        1: True,
+        2: False,
+        3: True,
+        4: False,
+    }
+    assert [record.value for record in read(broker, {0: 0}, 3)] == [b"a", b"b", b"c"]
+
+
+def test_a_batch_carries_keys_and_headers(broker: BrokerBench) -> None:
+    broker.create()
+    pairs: list[tuple[None, Report]] = []
+    messages = [Message(broker.topic, b"x", b"key", 0, {"name": b"\x00"}), Message(broker.topic, b"y", partition=0)]
+    broker.producer.produce_batch(messages, [None, None], pairs.extend)
+    first, second = read(broker, {0: 0}, 2)
+    assert (first.key, dict(first.headers)) == (b"key", {"name": b"\x00"})
+    assert (second.key, dict(second.headers)) == (None, {})
+
+
+def test_a_batch_needs_a_tag_for_each_message(broker: BrokerBench) -> None:
+    broker.create()
+    with pytest.raises(ValueError, match="zip"):
+        broker.producer.produce_batch([Message(broker.topic, b"x")], [], lambda pairs: None)
+
+
+def test_a_closed_producer_has_handed_over_the_reports_of_its_batches(broker: BrokerBench) -> None:
+    broker.create()
+    producer = broker.broker.producer()
+    pairs: list[tuple[int, Report]] = []
+    producer.produce_batch([Message(broker.topic, b"x")] * 3_000, range(3_000), pairs.extend)
+    assert producer.close(30) == 0
+    assert sorted(tag for tag, report in pairs if report.error is None) == list(range(3_000))
+
+
+def test_a_callback_that_fails_keeps_no_report_from_others(
+    broker: BrokerBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.create()
+
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    for send in (
+        lambda: broker.producer.produce(Message(broker.topic, b"x"), fails),
+        lambda: broker.producer.produce_batch([Message(broker.topic, b"x")], [1], fails),
+    ):
+        with contextlib.suppress(ZeroDivisionError):  # where the report comes at once, so does this
+            send()
+    if isinstance(broker.broker, KafkaBroker):
+        eventually(lambda: len(caplog.records) == 2, 30)
+    (report,) = broker.send(b"x")
+    assert report.error is None
 
 
 def test_a_reader_reads_everything_behind_the_given_offsets(broker: BrokerBench) -> None:

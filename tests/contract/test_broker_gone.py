@@ -1,11 +1,16 @@
 """What each broker does when it is not there, and when a session runs out. Each has its own way to bring that about."""
 
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
 import pytest
 from broker_bench import BrokerBench
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
-from yadtq.broker import connect
-from yadtq.broker.kafka import KafkaBroker
+from waiting import eventually
+from yadtq.broker import Message, Report, connect
+from yadtq.broker.kafka import KafkaBroker, KafkaProducer
 from yadtq.broker.memory import MemoryBroker
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
@@ -70,6 +75,84 @@ def test_partitions_that_come_while_a_kafka_member_leaves_are_given_back_unheard
     assert client.told == [("assign", 1), ("unassign", 1)]
     assert bench.told == []
     bench.close()
+
+
+class FakeProducer:
+    """A client whose buffer fills, and that can meet a fatal error, both at a word."""
+
+    made: ClassVar[list["FakeProducer"]] = []
+
+    def __init__(self, config: dict[str, Any], **_: object) -> None:
+        self.on_error = config["error_cb"]
+        self.room = 1_000
+        self.polls = 0
+        self.waiting: list[Any] = []
+        self.answering = threading.Event()
+        FakeProducer.made.append(self)
+
+    def produce(self, topic: str, value: bytes, key: object, partition: int, on_delivery: Any) -> None:
+        if len(self.waiting) >= self.room:
+            raise BufferError
+        self.waiting.append(on_delivery)
+
+    def poll(self, timeout: float) -> None:
+        self.polls += 1
+        if not self.answering.wait(min(timeout, 0.01)):
+            return
+        while self.waiting:
+            self.waiting.pop()(KafkaError(KafkaError._MSG_TIMED_OUT), None)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaProducer]:
+    monkeypatch.setattr("yadtq.broker.kafka.ck.Producer", FakeProducer)
+    monkeypatch.setattr(FakeProducer, "made", [])
+    producer = KafkaProducer({})
+    yield producer
+    for client in FakeProducer.made:
+        client.answering.set()
+    assert producer.close(5) == 0
+
+
+def test_after_a_fatal_error_a_new_client_sends_and_the_old_one_still_reports(fake: KafkaProducer) -> None:
+    (old,), reports = FakeProducer.made, []
+    fake.produce(Message("q", b"a"), reports.append)
+    old.on_error(KafkaError(KafkaError._FATAL, "fenced", True))
+    pairs: list[tuple[str, Report]] = []
+    fake.produce_batch([Message("q", b"b"), Message("q", b"c")], ["b", "c"], pairs.extend)
+    _, new = FakeProducer.made
+    assert (len(old), len(new)) == (1, 2)
+    eventually(lambda: new.polls)  # the thread has turned to the new one
+    old.answering.set()
+    eventually(lambda: len(reports) == 1)
+    new.answering.set()
+    eventually(lambda: len(pairs) == 2)
+    assert all(report.error and not report.refused for report in [*reports, *dict(pairs).values()])
+
+
+def test_a_full_buffer_makes_the_sender_wait_until_reports_make_room(fake: KafkaProducer) -> None:
+    (client,) = FakeProducer.made
+    client.room = 1
+    pairs: list[tuple[int, Report]] = []
+    messages = [Message("q", b"x")] * 3
+    sender = threading.Thread(target=lambda: fake.produce_batch(messages, range(3), pairs.extend))
+    sender.start()
+    eventually(lambda: len(client) == 1)
+    client.answering.set()
+    sender.join(10)
+    eventually(lambda: len(pairs) == 3)
+
+
+def test_a_buffer_that_stays_full_is_reported(fake: KafkaProducer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yadtq.broker.kafka.ANSWER_S", 0.05)
+    FakeProducer.made[0].room = 0
+    reports: list[Report] = []
+    fake.produce(Message("q", b"x"), reports.append)
+    assert "full" in (reports[0].error or "")
+    assert not reports[0].refused
 
 
 # A session that runs out takes 6 s on Kafka; the scenarios with killed workers do that with real processes.

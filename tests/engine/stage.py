@@ -1,10 +1,13 @@
 """The production loop on memory ports, turn by turn: time is turned by hand, and the runner obeys the test."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import msgspec
 
 from waiting import ManualClock
 from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
-from yadtq.broker import Message, OnReport, Record, Report, TopicPartition
+from yadtq.broker import Message, OnReport, OnReports, Record, Report, TopicPartition
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer
 from yadtq.codec import OutcomeRecord, decode_outcome, encode
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
@@ -23,6 +26,7 @@ from yadtq.telemetry import Event, Telemetry
 
 QUEUE = "q"
 GROUP = "workers"
+T = TypeVar("T")
 
 
 class Nowhere:
@@ -109,6 +113,10 @@ class WatchedProducer:
         else:
             self.sent.append(message)
             on_report(self._broker.append(message))
+
+    def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
+        for message, tag in zip(messages, tags, strict=True):
+            self.produce(message, lambda report, tag=tag: on_reports([(tag, report)]))
 
     def let_go(self) -> None:
         self.hold, held = False, self._held

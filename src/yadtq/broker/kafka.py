@@ -8,14 +8,25 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from yadtq.broker.protocol import Listener, Message, OnReport, Record, Report, TopicPartition
+from yadtq.broker.protocol import (
+    NO_HEADERS,
+    Listener,
+    Message,
+    OnReport,
+    OnReports,
+    Record,
+    Report,
+    T,
+    TopicPartition,
+)
+from yadtq.broker.reports import Reports
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
 
@@ -24,10 +35,12 @@ log = logging.getLogger("yadtq.kafka")
 log.setLevel(logging.CRITICAL)
 
 ANSWER_S = 10.0
+PRODUCER_DEFAULTS = {
+    "linger.ms": 0,  # batches form by themselves while one is under way; nothing waits for company
+}
 PRODUCER_CONFIG = {
     "acks": "all",
     "enable.idempotence": True,
-    "linger.ms": 0,  # batches form by themselves while one is under way; nothing waits for company
     "message.timeout.ms": 25_000,
     "message.max.bytes": 4 * 1024 * 1024,  # the topic decides; the client must not refuse a dead letter first
     "partitioner": "murmur2_random",  # the same key goes where Java's producers put it
@@ -56,6 +69,8 @@ REFUSALS = {
     KafkaError._UNKNOWN_PARTITION,
 }
 
+OnDelivery = Callable[[KafkaError | None, ck.Message], None]
+
 
 class KafkaBroker:
     """One cluster, by its librdkafka properties."""
@@ -74,7 +89,7 @@ class KafkaBroker:
         self._onlookers: dict[str, ck.Consumer] = {}
 
     def producer(self) -> "KafkaProducer":
-        return KafkaProducer({**self._config, **PRODUCER_CONFIG})
+        return KafkaProducer({**PRODUCER_DEFAULTS, **self._config, **PRODUCER_CONFIG})
 
     def consumer(self, topic: str, group: str, listener: Listener, session_ms: int) -> "KafkaConsumer":
         config = {**self._config, **CONSUMER_CONFIG, "group.id": group, "session.timeout.ms": session_ms}
@@ -179,65 +194,111 @@ class KafkaBroker:
 
 
 class KafkaProducer:
-    """A producer and the thread that serves its delivery reports."""
+    """A producer and the thread that serves its delivery reports. Every report is handed over on that thread, or at
+    once on the caller's where the client takes no message."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = {**config, "error_cb": self._on_error}
         self._lock = threading.Lock()
         self._producer = ck.Producer(self._config, logger=log)
+        self._retired: list[ck.Producer] = []  # met a fatal error; some of their reports are still to come
         self._broken = False
+        self._reports = Reports()
         self._closing = threading.Event()
+        self._close_mono = 0.0
         self._thread = threading.Thread(target=self._serve, name="yadtq-reports", daemon=True)
         self._thread.start()
 
     def produce(self, message: Message, on_report: OnReport) -> None:
-        def report(error: KafkaError | None, delivered: ck.Message) -> None:
-            if error is None:
-                on_report(Report(None, delivered.partition() or 0, delivered.offset() or 0))
-            else:
-                on_report(_refusal(error))
+        refused = self._send(message, lambda error, delivered: on_report(_report(error, delivered)))
+        if refused is not None:
+            on_report(refused)
 
+    def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
+        refused: list[tuple[T, Report]] = []
+        for message, tag in zip(messages, tags, strict=True):
+            report = self._send(message, _Delivery(self._reports, on_reports, tag))
+            if report is not None:
+                refused.append((tag, report))
+        if refused:
+            on_reports(refused)
+
+    def _send(self, message: Message, on_delivery: OnDelivery) -> Report | None:
+        """Give a message to the client; a report where it does not take it."""
+        if self._broken:
+            self._replace()
+        try:
+            _produce(self._producer, message, on_delivery)
+        except BufferError:
+            return self._send_late(message, on_delivery)
+        except KafkaException as error:
+            return _refusal(error.args[0])
+        return None
+
+    def _send_late(self, message: Message, on_delivery: OnDelivery) -> Report | None:
+        """Wait for room in the client's buffer. The reports make it, on their thread."""
         deadline = time.monotonic() + ANSWER_S
-        while True:
+        while time.monotonic() < deadline:
+            self._closing.wait(0.01)
             try:
-                self._send(message, report)
-                return
+                _produce(self._producer, message, on_delivery)
             except BufferError:
-                if time.monotonic() > deadline:
-                    on_report(Report("the producer's buffer is full and Kafka takes nothing"))
-                    return
-                self._producer.poll(0.01)
+                continue
             except KafkaException as error:
-                on_report(_refusal(error.args[0]))
-                return
+                return _refusal(error.args[0])
+            return None
+        return Report("the producer's buffer is full and Kafka takes nothing")
 
-    def _send(self, message: Message, report: Any) -> None:
+    def _replace(self) -> None:
+        """An idempotent producer that met a fatal error takes nothing more, for ever."""
         with self._lock:
-            if self._broken:  # an idempotent producer that met a fatal error takes nothing more, for ever
+            if self._broken:
+                self._retired.append(self._producer)
                 self._producer = ck.Producer(self._config, logger=log)
                 self._broken = False
-            self._producer.produce(
-                message.topic,
-                message.value,
-                key=message.key,
-                partition=-1 if message.partition is None else message.partition,
-                headers=dict(message.headers),
-                on_delivery=report,
-            )
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._broken = True
 
     def _serve(self) -> None:
-        while not self._closing.is_set():
-            self._producer.poll(0.1)
+        while not self._closing.is_set() or (self._unreported and time.monotonic() < self._close_mono):
+            try:
+                self._producer.poll(0.1)
+                self._serve_retired()
+                self._reports.hand_over()
+            except Exception:  # of somebody's callback; the reports of all others must come all the same
+                logging.getLogger("yadtq").exception("a delivery report could not be handed over")
+
+    def _serve_retired(self) -> None:
+        for producer in list(self._retired):
+            producer.poll(0)
+            if not len(producer):
+                self._retired.remove(producer)
+
+    @property
+    def _unreported(self) -> int:
+        return sum(map(len, [self._producer, *self._retired]))
 
     def close(self, timeout_s: float) -> int:
-        left = self._producer.flush(timeout_s)
+        self._close_mono = time.monotonic() + timeout_s
         self._closing.set()
         self._thread.join()
-        return left
+        return self._unreported
+
+
+class _Delivery:
+    """What the client calls when the fate of one message of a batch is known. A closure costs twice as much."""
+
+    __slots__ = ("_on_reports", "_reports", "_tag")
+
+    def __init__(self, reports: Reports, on_reports: OnReports[Any], tag: object) -> None:
+        self._reports = reports
+        self._on_reports = on_reports
+        self._tag = tag
+
+    def __call__(self, error: KafkaError | None, delivered: ck.Message) -> None:
+        self._reports.add(self._on_reports, self._tag, _report(error, delivered))
 
 
 class KafkaConsumer:
@@ -364,6 +425,21 @@ class KafkaReader:
         self._consumer.close()
 
 
+def _produce(producer: ck.Producer, message: Message, on_delivery: OnDelivery) -> None:
+    partition = -1 if message.partition is None else message.partition
+    if message.headers:
+        headers: Any = dict(message.headers)
+        producer.produce(message.topic, message.value, message.key, partition, on_delivery, headers=headers)
+    else:
+        producer.produce(message.topic, message.value, message.key, partition, on_delivery)
+
+
+def _report(error: KafkaError | None, delivered: ck.Message) -> Report:
+    if error is not None:
+        return _refusal(error)
+    return Report(None, delivered.partition() or 0, delivered.offset() or 0)
+
+
 def _refusal(error: KafkaError) -> Report:
     too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
     return Report(error.str(), refused=error.code() in REFUSALS, too_large=too_large)
@@ -397,7 +473,7 @@ def _records(messages: Sequence[ck.Message]) -> list[Record]:
 
 
 def _record(message: ck.Message) -> Record:
-    headers: Any = message.headers() or []
+    headers: Any = message.headers()
     key: Any = message.key()
     value: Any = message.value()
     return Record(
@@ -406,6 +482,6 @@ def _record(message: ck.Message) -> Record:
         message.offset() or 0,
         value or b"",
         key,
-        {name: data or b"" for name, data in headers},
+        {name: data or b"" for name, data in headers} if headers else NO_HEADERS,
         max(message.timestamp()[1], 0),
     )

