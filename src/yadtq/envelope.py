@@ -22,4 +22,4 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_at_ms: int = 0  # epoch ms, by the submitter's clock; 0 = Kafka's record time stands in
     max_attempts: int = 3  # failures of the code that end the task
     not_before_ms: int = 0  # epoch ms, by the ledger's clock; what waits for it lies in `Q.delayed`
-    replay_of: str = ""  # the task whose dead letter this is a replay of
+    replay_of: str = ""  # the task whose dead letter this replays; of bytes that were none, where the letter lies

@@ -6,12 +6,16 @@
     ├── InvalidTask              a task function cannot be registered as written
     ├── SubmitError              nothing was published
     │   ├── InvalidArguments     arguments do not fit the task's signature
-    │   └── TooLarge             the envelope is over the size limit
+    │   ├── TooLarge             the envelope is over the size limit
+    │   └── NotReplayable        a dead letter cannot run again as it is
     ├── SubmitUnknown            Kafka gave no report in time: published or not, nobody knows yet
+    │   └── ReplayUnknown        the same of the replay of a dead letter
     ├── Unavailable              a store does not answer
     │   ├── BrokerUnavailable
     │   └── LedgerUnavailable
     ├── NotFound                 no task has this id
+    ├── UnknownQueue             no queue has this name
+    ├── NoDeadLetter             no dead letter has this id
     ├── TaskFailed               the task ended FAILED; carries its error log
     ├── InvalidResult            a result is not what the task's signature says
     ├── ResultTimeout            not final yet when the wait was over
@@ -20,6 +24,7 @@
 One invariant: the text says what happened and what to do next; the facts stand as attributes.
 """
 
+import difflib
 from collections.abc import Sequence
 
 
@@ -63,6 +68,10 @@ class TooLarge(SubmitError):
         self.limit_bytes = limit_bytes
 
 
+class NotReplayable(SubmitError):
+    """A dead letter cannot run again as it is; the text says what would help."""
+
+
 class SubmitUnknown(YadtqError):
     """Kafka did not report in time: the task may or may not be published.
 
@@ -78,6 +87,17 @@ class SubmitUnknown(YadtqError):
         self.task_id = task_id
         self.task_ids = tuple(task_ids) or (task_id,)
         self.unknown = tuple(unknown) or (task_id,)
+
+
+class ReplayUnknown(SubmitUnknown):
+    """Kafka did not report in time: the replay may or may not be published."""
+
+    def __init__(self, task_id: str, reason: str) -> None:
+        super().__init__(task_id, reason)
+        self.args = (
+            f"no delivery report for the replay {task_id!r} ({reason}); it may have been published. Make the same "
+            "replay once more: it has the same id, and one id runs once",
+        )
 
 
 class Unavailable(YadtqError):
@@ -98,6 +118,28 @@ class NotFound(YadtqError):
     def __init__(self, task_id: str) -> None:
         super().__init__(f"no task has the id {task_id!r}: never submitted, or its record has expired")
         self.task_id = task_id
+
+
+class UnknownQueue(YadtqError):
+    """No queue has this name."""
+
+    def __init__(self, queue: str, known: Sequence[str]) -> None:
+        near = difflib.get_close_matches(queue, known, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"no queue is named {queue!r}: {hint}known are {', '.join(known) or 'none'}")
+        self.queue = queue
+
+
+class NoDeadLetter(YadtqError):
+    """No dead letter has this id."""
+
+    def __init__(self, queue: str, letter_id: str) -> None:
+        super().__init__(
+            f"queue {queue!r} has no dead letter {letter_id!r}; an id is PARTITION/OFFSET of the dead-letter topic or "
+            "the id of the task"
+        )
+        self.queue = queue
+        self.letter_id = letter_id
 
 
 class TaskFailed(YadtqError):

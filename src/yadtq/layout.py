@@ -84,6 +84,8 @@ DELAYED = ".delayed"
 HEADER_REASON = "yadtq-reason"
 HEADER_SOURCE = "yadtq-source"
 HEADER_TASK = "yadtq-task"
+HEADER_KEY = "yadtq-key"  # the ordering key of a dead letter's envelope, where it had one
+HEADER_REPLAYED = "yadtq-replayed"  # on a record of `Q.dlq` that is no dead letter: the task that one was replayed as
 HEADER_MARKER = "yadtq-marker"  # on a record of `Q.outcomes` that is no outcome: a new life of the ledger began
 HEADER_SHA256 = "yadtq-sha256"  # of the bytes, where a dead letter is too large to be a copy
 

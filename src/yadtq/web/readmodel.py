@@ -21,6 +21,7 @@ import msgspec
 
 from yadtq.broker import Record, TopicPartition
 from yadtq.codec import OutcomeRecord, Undecodable, decode, decode_outcome
+from yadtq.deadletters import is_note
 from yadtq.envelope import Envelope
 from yadtq.states import FINAL, State
 from yadtq.web.schema import SCHEMA, VERSION
@@ -200,7 +201,7 @@ class ReadModel:
                     envelopes.append(self._envelope_row(db, source, record, decode(record.value)))
                 elif source.role is Role.OUTCOMES:
                     outcomes.append(self._outcome_row(db, source, record, decode_outcome(record.value)))
-                else:
+                elif not is_note(record):
                     _count(db, source.queue, "dead")
             except Undecodable:
                 _count(db, source.queue, "undecodable")

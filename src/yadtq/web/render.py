@@ -5,7 +5,6 @@ One invariant: everything that a template prints is escaped twice over: characte
 """
 
 import json
-import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,10 +13,9 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from yadtq.visible import visible
 from yadtq.web.listing import Row
 
-# Controls but tab and newline, what changes the direction of text, what has no width, and halves of characters.
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
@@ -26,7 +24,7 @@ def environment() -> Environment:
     env = Environment(
         loader=PackageLoader("yadtq.web"),
         autoescape=True,
-        finalize=visible,
+        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -46,15 +44,9 @@ def environment() -> Environment:
     return env
 
 
-def visible(value: object) -> object:
-    """Turn characters that nobody can see into escapes."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return UNSEEN.sub(lambda found: _escape(ord(found.group())), value)
-
-
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+def finalize(value: object) -> object:
+    """What a template prints, but for what a template wrote, shows every character."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
 
 
 def short(text: str, most: int) -> str:
