@@ -23,6 +23,7 @@ class Position:
 
     offset: int
     metadata: str
+    committed: bool = True  # False: the group never committed here, or could not be asked; the offset is a start
 
 
 class Tracker:

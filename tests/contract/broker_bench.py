@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from waiting import eventually
-from yadtq.broker import Broker, Message, Record, Report, TopicPartition
+from yadtq.broker import Broker, Message, Record, Report, Start, TopicPartition
 from yadtq.offsets import Position
 
 SESSION_MS = 6_000
@@ -40,8 +40,8 @@ class BrokerBench:
         eventually(lambda: len(reports) == len(values))
         return [reports[number] for number in range(len(values))]
 
-    def join(self, group: str = "g") -> "Member":
-        member = Member(self, self.broker, f"{self.topic}-{group}")
+    def join(self, group: str = "g", start: Start | None = None) -> "Member":
+        member = Member(self, self.broker, f"{self.topic}-{group}", start)
         self._members.append(member)
         return member
 
@@ -58,13 +58,13 @@ class BrokerBench:
 class Member:
     """A consumer and its listener. The test's thread owns all of them and polls them in turn."""
 
-    def __init__(self, bench: BrokerBench, broker: Broker, group: str) -> None:
+    def __init__(self, bench: BrokerBench, broker: Broker, group: str, start: Start | None) -> None:
         self.owned: dict[TopicPartition, Position] = {}  # with the position each was given with
         self.answers: list[tuple[Mapping[TopicPartition, Position], str | None]] = []  # to commits
         self.records: list[Record] = []
         self._told = bench.told
         self._closed = False
-        self.consumer = broker.consumer(bench.topic, group, self, SESSION_MS)
+        self.consumer = broker.consumer(bench.topic, group, self, SESSION_MS, start=start)
 
     def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
         assert not self.owned.keys() & partitions.keys()

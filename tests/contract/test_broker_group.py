@@ -1,11 +1,13 @@
 """What every broker does with the members of a group: shares, positions, commits, hand-over."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 import pytest
 from broker_bench import BrokerBench, Member
 
 from waiting import eventually
+from yadtq.broker import TopicPartition
 from yadtq.offsets import Position
 
 NOTE = "b1:" + "x" * 2_600
@@ -29,7 +31,8 @@ def test_a_member_alone_gets_everything_in_order(broker: BrokerBench) -> None:
     member = broker.join()
     member.read(100)
     assert member.values(0) == member.values(1) == [b"%d" % number for number in range(50)]
-    assert member.owned == {broker.at(0): Position(0, ""), broker.at(1): Position(0, "")}
+    nothing = Position(0, "", committed=False)
+    assert member.owned == {broker.at(0): nothing, broker.at(1): nothing}
 
 
 def test_a_poll_returns_at_most_what_it_is_asked_for(broker: BrokerBench) -> None:
@@ -144,6 +147,107 @@ def test_the_next_owner_starts_at_the_committed_position_and_gets_its_metadata(b
     second.read(2)
     assert second.owned == {broker.at(0): Position(1, NOTE)}
     assert second.values() == [b"b", b"c"]
+
+
+def test_offset_0_that_was_committed_is_not_the_same_as_nothing(broker: BrokerBench) -> None:
+    broker.create(2)
+    first = broker.join().own(2)
+    first.consumer.commit({broker.at(1): Position(0, "")}, wait=True)
+    first.close()
+    second = broker.join().own(2)
+    assert {where.partition: at.committed for where, at in second.owned.items()} == {0: False, 1: True}
+
+
+def test_a_start_that_is_given_comes_before_what_was_committed(broker: BrokerBench) -> None:
+    broker.create(3)
+    for partition in range(3):
+        broker.send(*[b"%d" % number for number in range(6)], partition=partition)
+    first = broker.join()
+    first.read(18)
+    first.consumer.commit({broker.at(partition): Position(5, NOTE) for partition in range(2)}, wait=True)
+    first.close()
+    asked: list[TopicPartition] = []
+
+    def start(partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        asked.extend(partitions)
+        return {broker.at(0): 2, broker.at(9): 0}  # of those that it leaves out the committed ones hold
+
+    second = broker.join(start=start)
+    second.read(4 + 1 + 6)
+    assert sorted(asked) == [broker.at(0), broker.at(1), broker.at(2)]
+    assert second.owned == {
+        broker.at(0): Position(2, "", committed=False),
+        broker.at(1): Position(5, NOTE),
+        broker.at(2): Position(0, "", committed=False),
+    }
+    assert second.values(0) == [b"2", b"3", b"4", b"5"]
+    assert second.values(1) == [b"5"]
+
+
+def test_where_no_start_can_be_found_nothing_is_served(broker: BrokerBench) -> None:
+    broker.create()
+    broker.send(b"x", partition=0)
+
+    def start(partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        raise ZeroDivisionError
+
+    member = broker.join(start=start)
+
+    def fails() -> bool:
+        try:
+            member.poll()
+        except ZeroDivisionError:
+            return True
+        return False
+
+    eventually(fails, 30)
+    assert all(fails() for _ in range(20))
+    member.close()
+    assert (member.records, broker.told) == ([], [])
+
+
+@pytest.mark.parametrize("to", [1, 5])
+def test_a_member_goes_on_from_where_it_is_sent(broker: BrokerBench, to: int) -> None:
+    broker.create(2)
+    broker.send(*[b"%d" % number for number in range(6)], partition=0)
+    member = broker.join()
+    member.read(6)
+    member.consumer.seek(broker.at(0), to)
+    member.consumer.seek(broker.at(7), 0)  # not assigned
+    broker.send(b"6", partition=0)
+    member.read(6 + 7 - to)
+    assert member.values(0)[6:] == [b"%d" % number for number in range(to, 7)]
+
+
+def test_a_member_can_be_sent_elsewhere_while_it_is_told_of_the_partition(broker: BrokerBench) -> None:
+    broker.create()
+    broker.send(*[b"%d" % number for number in range(6)], partition=0)
+    member = broker.join()
+    hear = member.assigned
+
+    def assigned(partitions: Mapping[TopicPartition, Position]) -> None:
+        hear(partitions)
+        member.consumer.seek(broker.at(0), 4)
+
+    member.assigned = assigned  # type: ignore[method-assign]
+    member.read(2)
+    assert member.values(0) == [b"4", b"5"]
+
+
+def test_a_partition_that_rests_goes_on_resting_where_it_is_sent(broker: BrokerBench) -> None:
+    broker.create(2)
+    broker.send(*[b"%d" % number for number in range(4)], partition=0)
+    member = broker.join()
+    member.read(4)
+    member.consumer.pause([broker.at(0)])
+    member.consumer.seek(broker.at(0), 2)
+    for number in range(5):
+        broker.send(b"%d" % number, partition=1)
+        eventually(lambda seen=number: member.poll() is not None and len(member.values(1)) == seen + 1, 30)
+    assert len(member.values(0)) == 4
+    member.consumer.resume([broker.at(0)])
+    member.read(4 + 5 + 2)
+    assert member.values(0)[4:] == [b"2", b"3"]
 
 
 def test_what_was_not_committed_is_read_again(broker: BrokerBench) -> None:

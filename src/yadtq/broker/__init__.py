@@ -11,6 +11,7 @@ from yadtq.broker.protocol import (
     Reader,
     Record,
     Report,
+    Start,
     TopicPartition,
     ensure_topic,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Reader",
     "Record",
     "Report",
+    "Start",
     "TopicPartition",
     "connect",
     "ensure_topic",

@@ -23,6 +23,7 @@ from yadtq.broker.protocol import (
     OnReports,
     Record,
     Report,
+    Start,
     T,
     TopicPartition,
 )
@@ -69,6 +70,7 @@ REFUSALS = {
     KafkaError._UNKNOWN_PARTITION,
 }
 
+UNKNOWN = Position(0, "", committed=False)
 OnDelivery = Callable[[KafkaError | None, ck.Message], None]
 
 
@@ -91,9 +93,11 @@ class KafkaBroker:
     def producer(self) -> "KafkaProducer":
         return KafkaProducer({**PRODUCER_DEFAULTS, **self._config, **PRODUCER_CONFIG})
 
-    def consumer(self, topic: str, group: str, listener: Listener, session_ms: int) -> "KafkaConsumer":
+    def consumer(
+        self, topic: str, group: str, listener: Listener, session_ms: int, *, start: Start | None = None
+    ) -> "KafkaConsumer":
         config = {**self._config, **CONSUMER_CONFIG, "group.id": group, "session.timeout.ms": session_ms}
-        return KafkaConsumer(config, topic, listener)
+        return KafkaConsumer(config, topic, listener, start)
 
     def reader(self) -> "KafkaReader":
         return KafkaReader({**self._config, **READER_CONFIG, "group.id": f"yadtq-reader-{uuid.uuid4().hex}"})
@@ -304,8 +308,10 @@ class _Delivery:
 class KafkaConsumer:
     """A member of a group on one topic."""
 
-    def __init__(self, config: dict[str, Any], topic: str, listener: Listener) -> None:
+    def __init__(self, config: dict[str, Any], topic: str, listener: Listener, start: Start | None = None) -> None:
         self._listener = listener
+        self._start = start
+        self._failure: Exception | None = None  # of `start`
         self._owned: set[TopicPartition] = set()  # what the listener was told of
         self._closing = False
         self._problem: KafkaError | None = None
@@ -316,6 +322,8 @@ class KafkaConsumer:
     def poll(self, timeout_s: float, most: int) -> list[Record]:
         # consume(n, t) waits the whole t for n messages; poll waits for the first one only.
         first = self._consumer.poll(timeout_s)
+        if self._failure is not None:
+            raise self._failure
         if first is not None:
             return _records([first, *self._consumer.consume(most - 1, 0)])
         problem, self._problem = self._problem, None
@@ -333,6 +341,18 @@ class KafkaConsumer:
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
         self._consumer.resume([ck.TopicPartition(*where) for where in partitions])
+
+    def seek(self, where: TopicPartition, offset: int) -> None:
+        deadline = time.monotonic() + ANSWER_S
+        while where in self._owned:
+            try:
+                self._consumer.seek(ck.TopicPartition(*where, offset))
+                return
+            except KafkaException as error:
+                # A partition that was just assigned: the client's own thread has not begun with it yet.
+                if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
+                    raise BrokerUnavailable(f"Kafka: {error.args[0].str()}") from error
+                time.sleep(0.001)
 
     def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
         mine = {where: at for where, at in positions.items() if self._store(where, at)}
@@ -375,20 +395,34 @@ class KafkaConsumer:
             consumer.incremental_assign(partitions)
             return
         try:
-            found = consumer.committed(partitions, timeout=ANSWER_S)
+            starts = self._start([_where(at) for at in partitions]) if self._start is not None else {}
+        except Exception as error:  # raised by poll: out of here it would have the client begin where it likes
+            self._failure = error
+            consumer.incremental_assign(partitions)
+            consumer.pause(partitions)
+            return
+        begun = [
+            ck.TopicPartition(at.topic, at.partition, starts[_where(at)]) for at in partitions if _where(at) in starts
+        ]
+        stored = self._committed(consumer, [at for at in partitions if _where(at) not in starts])
+        # A start that was read together with its metadata, so that the bitmap counts from the right offset.
+        consumer.incremental_assign([*begun, *(at if at.offset >= 0 else _bare(at) for at in stored)])
+        # A partition that was paused when it went comes back paused, and nobody would know of it (librdkafka 2.16).
+        consumer.resume([_bare(at) for at in partitions])
+        positions = {_where(at): Position(at.offset, "", committed=False) for at in begun}
+        for at in stored:
+            known = at.offset >= 0
+            positions[_where(at)] = Position(at.offset, at.metadata or "") if known else UNKNOWN
+        self._owned |= positions.keys()
+        self._listener.assigned(positions)
+
+    def _committed(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> list[ck.TopicPartition]:
+        try:
+            return consumer.committed(partitions, timeout=ANSWER_S) if partitions else []
         except KafkaException as error:
             # Without the bitmap some records are claimed again and answered as settled: slower, never wrong.
             log.warning("committed offsets could not be read: %s", error)
-            found = partitions
-        # A start that was read together with its metadata, so that the bitmap counts from the right offset.
-        consumer.incremental_assign(
-            [ck.TopicPartition(at.topic, at.partition, at.offset) if at.offset >= 0 else _bare(at) for at in found]
-        )
-        # A partition that was paused when it went comes back paused, and nobody would know of it (librdkafka 2.16).
-        consumer.resume([_bare(at) for at in found])
-        positions = {_where(at): Position(max(at.offset, 0), at.metadata or "") for at in found}
-        self._owned |= positions.keys()
-        self._listener.assigned(positions)
+            return partitions
 
     def _on_revoke(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         self._listener.revoked(self._forget(partitions))

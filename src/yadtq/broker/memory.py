@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from yadtq.broker.protocol import Listener, Message, OnReport, OnReports, Record, Report, T, TopicPartition
+from yadtq.broker.protocol import Listener, Message, OnReport, OnReports, Record, Report, Start, T, TopicPartition
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
 
@@ -33,8 +33,16 @@ class MemoryBroker:
     def producer(self) -> "MemoryProducer":
         return MemoryProducer(self)
 
-    def consumer(self, topic: str, group: str, listener: Listener, session_ms: int) -> "MemoryConsumer":  # noqa: ARG002
-        return MemoryConsumer(self, topic, group, listener)
+    def consumer(
+        self,
+        topic: str,
+        group: str,
+        listener: Listener,
+        session_ms: int,  # noqa: ARG002 - nobody falls silent here
+        *,
+        start: Start | None = None,
+    ) -> "MemoryConsumer":
+        return MemoryConsumer(self, topic, group, listener, start)
 
     def reader(self) -> "MemoryReader":
         return MemoryReader(self)
@@ -130,23 +138,16 @@ class MemoryProducer:
         return 0
 
 
-class MemoryConsumer:
-    """A member of a group. Partitions move cooperatively: given up at a poll, taken at a later one."""
+class _Log:
+    """Positions in partitions, and the records behind them."""
 
-    def __init__(self, broker: MemoryBroker, topic: str, group: str, listener: Listener) -> None:
-        self.topic = topic
-        self.group = group
+    def __init__(self, broker: MemoryBroker) -> None:
         self.positions: dict[TopicPartition, int] = {}
         self._broker = broker
-        self._listener = listener
         self._paused: set[TopicPartition] = set()
-        self._expelled = False
-        with broker.lock:
-            broker.members.setdefault((topic, group), []).append(self)
 
     def poll(self, timeout_s: float, most: int) -> list[Record]:
         self._broker.check()
-        self._rebalance()
         with self._broker.lock:
             records = self._fetch(most)
             if not records and timeout_s > 0:
@@ -164,6 +165,30 @@ class MemoryConsumer:
                 records += taken
         return records
 
+
+class MemoryConsumer(_Log):
+    """A member of a group. Partitions move cooperatively: given up at a poll, taken at a later one."""
+
+    def __init__(
+        self, broker: MemoryBroker, topic: str, group: str, listener: Listener, start: Start | None = None
+    ) -> None:
+        super().__init__(broker)
+        self.topic = topic
+        self.group = group
+        self._listener = listener
+        self._start = start
+        self._expelled = False
+        self._failure: Exception | None = None  # of `start`
+        with broker.lock:
+            broker.members.setdefault((topic, group), []).append(self)
+
+    def poll(self, timeout_s: float, most: int) -> list[Record]:
+        self._broker.check()
+        if self._failure is not None:
+            raise self._failure
+        self._rebalance()
+        return super().poll(timeout_s, most)
+
     def _rebalance(self) -> None:
         if self._expelled:
             self._expelled = False
@@ -178,11 +203,22 @@ class MemoryConsumer:
         self._give_up(leaving)
         with self._broker.lock:
             taken = mine - self.positions.keys() - self._broker.owned_by_others(self)
-            stored = {where: self._broker.offsets.get((self.group, where), Position(0, "")) for where in sorted(taken)}
-            self.positions |= {where: position.offset for where, position in stored.items()}
+            nothing = Position(0, "", committed=False)
+            found = {where: self._broker.offsets.get((self.group, where), nothing) for where in sorted(taken)}
+        starts = self._ask(list(found)) if found else {}
+        found |= {where: Position(starts[where], "", committed=False) for where in found if where in starts}
+        with self._broker.lock:
+            self.positions |= {where: position.offset for where, position in found.items()}
             self._broker.lock.notify_all()
-        if stored:
-            self._listener.assigned(stored)
+        if found:
+            self._listener.assigned(found)
+
+    def _ask(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        try:
+            return self._start(partitions) if self._start is not None else {}
+        except Exception as error:
+            self._failure = error
+            raise
 
     def _give_up(self, leaving: Sequence[TopicPartition]) -> None:
         if leaving:
@@ -197,6 +233,10 @@ class MemoryConsumer:
             self._broker.members[self.topic, self.group].remove(self)
             self._expelled = True
             self._broker.lock.notify_all()
+
+    def seek(self, where: TopicPartition, offset: int) -> None:
+        if where in self.positions:
+            self.positions[where] = offset
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._paused |= set(partitions) & self.positions.keys()
@@ -225,32 +265,11 @@ class MemoryConsumer:
             self._broker.lock.notify_all()
 
 
-class MemoryReader:
+class MemoryReader(_Log):
     """Reads whole topics."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
-        self._broker = broker
-        self._positions: dict[TopicPartition, int] = {}
-
     def watch(self, starts: Mapping[TopicPartition, int]) -> None:
-        self._positions |= {where: at for where, at in starts.items() if where not in self._positions}
-
-    def poll(self, timeout_s: float, most: int) -> list[Record]:
-        self._broker.check()
-        with self._broker.lock:
-            records = self._fetch(most)
-            if not records and timeout_s > 0:
-                self._broker.lock.wait(timeout_s)
-                records = self._fetch(most)
-            return records
-
-    def _fetch(self, most: int) -> list[Record]:
-        records: list[Record] = []
-        for where, position in self._positions.items():
-            taken = self._broker.logs[where.topic][where.partition][position : position + most - len(records)]
-            self._positions[where] = position + len(taken)
-            records += taken
-        return records
+        self.positions |= {where: at for where, at in starts.items() if where not in self.positions}
 
     def close(self) -> None:
-        self._positions.clear()
+        self.positions.clear()

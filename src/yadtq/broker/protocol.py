@@ -60,6 +60,7 @@ class Report(Struct, frozen=True, gc=False):
 
 
 OnReport = Callable[[Report], None]
+Start = Callable[[Sequence[TopicPartition]], Mapping[TopicPartition, int]]
 OnReports = Callable[[list[tuple[T, Report]]], None]
 
 
@@ -86,7 +87,11 @@ class Listener(Protocol):
     """Told of assignment changes, on the consumer's thread, inside `poll` or `close`."""
 
     def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
-        """These are ours now, each from its committed position (offset 0 and no metadata where there is none)."""
+        """These are ours now, each from its committed position.
+
+        Where the group has committed nothing, or could not be asked, or `start` gave the offset, the position says
+        `committed=False`, with no metadata, and offset 0 or that of `start`.
+        """
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """These move on now; commits for them are still accepted until this returns."""
@@ -107,6 +112,10 @@ class Consumer(Protocol):
     def pause(self, partitions: Iterable[TopicPartition]) -> None: ...
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None: ...
+
+    def seek(self, where: TopicPartition, offset: int) -> None:
+        """Go on from another offset; at any time after `assigned`, also inside it. Nothing else than a later poll
+        returns the record there. What is not assigned stays as it is. A partition that rests goes on resting."""
 
     def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
         """Commit. The listener's `committed` hears the answer: before this returns with `wait`, else in a later poll.
@@ -134,7 +143,16 @@ class Broker(Protocol):
 
     def producer(self) -> Producer: ...
 
-    def consumer(self, topic: str, group: str, listener: Listener, session_ms: int) -> Consumer: ...
+    def consumer(
+        self, topic: str, group: str, listener: Listener, session_ms: int, *, start: Start | None = None
+    ) -> Consumer:
+        """Join a group.
+
+        Args:
+            start: Asked on the consumer's thread, inside `poll`, where newly assigned partitions begin; those that it
+                leaves out begin where the group has committed. What it raises comes out of `poll`, now and at every
+                later one: the consumer serves nothing from where nobody wanted, and can only be closed.
+        """
 
     def reader(self) -> Reader: ...
 
