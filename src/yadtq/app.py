@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from functools import cached_property
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -25,7 +25,7 @@ from yadtq.ledger import Ledger
 from yadtq.publisher import DEFAULT_PARTITIONS, REPORT_S, Publisher, ensure_queue
 from yadtq.settings import Settings, load
 from yadtq.states import State
-from yadtq.task import Call, Options, Registry, Task
+from yadtq.task import Call, Limits, Options, Registry, Task
 from yadtq.waiter import Waiter
 
 P = ParamSpec("P")
@@ -107,7 +107,15 @@ class App:
     def task(self, function: Callable[P, R]) -> Task[P, R]: ...
 
     @overload
-    def task(self, *, name: str | None = None, queue: str | None = None, max_attempts: int = 3) -> TaskDecorator: ...
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        max_attempts: int = 3,
+        isolation: Literal["process"] | None = None,
+        time_limit_s: float | None = None,
+    ) -> TaskDecorator: ...
 
     def task(
         self,
@@ -116,6 +124,8 @@ class App:
         name: str | None = None,
         queue: str | None = None,
         max_attempts: int = 3,
+        isolation: Literal["process"] | None = None,
+        time_limit_s: float | None = None,
     ) -> Any:
         """Register a function as a task: `@app.task`, or `@app.task(name=..., queue=..., max_attempts=...)`.
 
@@ -123,14 +133,19 @@ class App:
             name: What it is called on Kafka; the function's name where left out.
             queue: Where it is published; the app's name where left out.
             max_attempts: How many failures of the code end it; at least 1.
+            isolation: `process`: it runs alone in its process. For what is busy with the processor for long, leaks, or
+                may crash: it cannot take others with it. `yadtq worker --solo` says how many run at a time.
+            time_limit_s: It runs alone, and its process is killed after so many seconds; that counts as a failure. No
+                code can hold it up, and none can clean up either: what it wrote halfway stays.
 
         Raises:
-            InvalidTask: The name is taken, or the annotations cannot be used.
+            InvalidTask: The name is taken, the annotations cannot be used, or an option is none of its values.
         """
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             options = Options(queue=queue or self.name, max_attempts=max_attempts)
-            made: Task[..., Any] = Task(function, name or function.__name__, options, self)
+            limits = Limits(isolation=isolation, time_limit_s=time_limit_s)
+            made: Task[..., Any] = Task(function, name or function.__name__, options, self, limits)
             self.registry.add(made)
             return made
 

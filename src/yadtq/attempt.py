@@ -19,6 +19,8 @@ class Attempt:
     kwargs: bytes  # JSON object
     attempt: int  # how-manieth start of this task this is, from 1
     fence: str  # what lets this attempt write, and no other
+    solo: bool = False  # it runs in a process of its own: by its definition, or because it has ended one before
+    time_limit_s: float = 0.0  # how long it may run; 0: as long as it takes. Kept for what is solo only
 
 
 class Ending(StrEnum):
@@ -29,6 +31,7 @@ class Ending(StrEnum):
     BAD_ARGUMENTS = "bad arguments"  # they do not fit the signature; the code did not run
     BAD_RESULT = "bad result"  # it returned something that is not JSON or too large; running again would not help
     DIED = "died"  # the process that ran it ended under it; error_log says how
+    TIMED_OUT = "timed out"  # it ran longer than its time limit, and its process was killed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from yadtq.envelope import Envelope
 from yadtq.intake import Assignment
 from yadtq.ledger import Claim, Release, Run
 from yadtq.retry import Verdict
-from yadtq.task import Registry
+from yadtq.task import FREE, Registry
 
 _numbers = itertools.count(1)
 
@@ -25,6 +25,7 @@ class Work:
     assignment: Assignment
     record: Record
     envelope: Envelope
+    solo: bool = False  # it waits among those that run alone
     round: int = 0  # how often it was claimed and came back; part of the token
     number: int = field(default_factory=lambda: next(_numbers))
     run: Run | None = None  # the claim, once it is answered RUN
@@ -53,11 +54,22 @@ class Work:
             refusal=refusal(envelope.task_type, registry),
         )
 
-    def attempt(self) -> Attempt:
-        """What the runner is given."""
+    def attempt(self, registry: Registry) -> Attempt:
+        """What the runner is given. A task that has ended a process runs alone from then on."""
         envelope, run = self.envelope, self.held
-        args, kwargs = bytes(envelope.task_args), bytes(envelope.task_kwargs)
-        return Attempt(self.number, envelope.task_id, envelope.task_type, args, kwargs, run.attempt, run.fence)
+        task = registry.get(envelope.task_type)
+        limits = task.limits if task is not None else FREE
+        return Attempt(
+            self.number,
+            envelope.task_id,
+            envelope.task_type,
+            bytes(envelope.task_args),
+            bytes(envelope.task_kwargs),
+            run.attempt,
+            run.fence,
+            solo=limits.solo or run.deaths > 0,
+            time_limit_s=limits.time_limit_s or 0.0,
+        )
 
     def release(self) -> Release:
         """Give the claim back (C1)."""

@@ -107,6 +107,8 @@ class Engine(Service):
         self._chance = chance
         self._ledger_again_mono = 0.0
         self._lanes: Lanes[Assignment, Work] = Lanes(width)
+        self._solo_lanes: Lanes[Assignment, Work] = Lanes(width)  # claimed only as they can start; they hold up nobody
+        self._apart = self.runner.isolates and width > 1  # in the order of a partition all of it is one line
         self._asking: list[Work] = []
         self._running: dict[int, Work] = {}
         self._accepting: list[Work] = []
@@ -139,9 +141,10 @@ class Engine(Service):
         times = [at for at, _ in self._write_again]
         if self._pending:
             times.append(self._ledger_again_mono)
-        head = self._lanes.next_mono()
-        if head is not None and self.runner.room() > 0:  # without room an outcome wakes the loop
-            times.append(max(head, self._ledger_again_mono) if self._identity.alive else now + REFUSED_S)
+        for lanes, room in ((self._lanes, self.runner.room), (self._solo_lanes, self.runner.solo_room)):
+            head = lanes.next_mono()
+            if head is not None and room() > 0:  # without room an outcome wakes the loop
+                times.append(max(head, self._ledger_again_mono) if self._identity.alive else now + REFUSED_S)
         return min([most_s, *(max(at - now, 0.0) for at in times)])
 
     @property
@@ -172,6 +175,7 @@ class Engine(Service):
                 self._reported(writes, report)
             case Assigned(assignment):
                 self._lanes.add(assignment)
+                self._solo_lanes.add(assignment)
                 self._nudge()
             case Gone(assignment):
                 self._gone(assignment)
@@ -180,6 +184,7 @@ class Engine(Service):
             case Drain():
                 self.draining = True
                 self._lanes.rest()
+                self._solo_lanes.rest()
                 self._recall(list(self._running))
 
     # -- a record arrives, a partition goes ----------------------------------------------------------------------------
@@ -188,15 +193,20 @@ class Engine(Service):
         if assignment.gone or self.draining:
             return
         try:
-            self._lanes.arrive(assignment, Work(assignment, record, decode(record.value)))
+            work = Work(assignment, record, decode(record.value))
+            work.solo = self._apart and self._registry.is_solo(work.envelope.task_type)
+            self._lanes_of(work).arrive(assignment, work)
         except Undecodable as error:
             self._write(writes_of_undecodable(assignment, record, self._topics, error.reason))
 
     def _gone(self, assignment: Assignment) -> None:
         """What has not started is given back (C1). What runs, runs on: its new owner is answered ELSEWHERE."""
-        out = self._lanes.remove(assignment)
+        out = self._lanes.remove(assignment) | self._solo_lanes.remove(assignment)
         self._recall([work.number for work in out if work.number in self._running])
         self._nudge()
+
+    def _lanes_of(self, work: Work) -> Lanes[Assignment, Work]:
+        return self._solo_lanes if work.solo else self._lanes
 
     def _recall(self, numbers: list[int]) -> None:
         if numbers:
@@ -218,8 +228,9 @@ class Engine(Service):
     def _exchange(self) -> None:
         """Everything for the ledger in one round trip: accepts, seals and releases ride with the next claims."""
         if not self.draining and self._identity.alive:
-            room = min(self.runner.room(), CLAIMS_MOST) - len(self._asking)
-            self._asking += self._lanes.take(room, self._clock.mono_s())
+            now, solo = self._clock.mono_s(), sum(work.solo for work in self._asking)
+            room = min(self.runner.room(), CLAIMS_MOST) - len(self._asking) + solo
+            self._asking += self._lanes.take(room, now) + self._solo_lanes.take(self.runner.solo_room() - solo, now)
         accepting, sealing, releasing, asking = self._accepting, self._sealing, self._releasing, self._asking
         batch = Batch(
             accepts=[accept_of(work) for work in accepting],
@@ -254,7 +265,7 @@ class Engine(Service):
                     self._tell("settled", work)
                     self._close(work)
                 case Over(record):  # S3: accepted, and perhaps never written: write all of it again
-                    self._lanes.done(work.assignment, work)
+                    self._lanes_of(work).done(work.assignment, work)
                     self._write(writes_of(work, outcome_again(record), self._topics))
                 case Elsewhere(worker):
                     self._telemetry.tell(event_of("elsewhere", work, worker))
@@ -266,7 +277,7 @@ class Engine(Service):
         self._start(starting)
 
     def _ask_later(self, work: Work, wait_s: float) -> None:
-        self._lanes.again(work.assignment, work, self._clock.mono_s() + wait_s)
+        self._lanes_of(work).again(work.assignment, work, self._clock.mono_s() + wait_s)
 
     def _refused(self, refusals: set[Refusal]) -> None:
         if Refusal.DEAD in refusals:
@@ -286,7 +297,7 @@ class Engine(Service):
                 self._give_back(work)
             else:
                 self._running[work.number] = work
-        self.runner.start([work.attempt() for work in works if work.number in self._running])
+        self.runner.start([work.attempt(self._registry) for work in works if work.number in self._running])
 
     # -- settle --------------------------------------------------------------------------------------------------------
 
@@ -306,9 +317,12 @@ class Engine(Service):
         elif verdict.state is State.QUEUED:
             last_line = (verdict.error_log or "").strip().rsplit("\n", 1)[-1]
             self._telemetry.tell(event_of("retrying", work, f"in {verdict.wait_s:.2f} s: {last_line}"))
+            if verdict.died and self._apart:
+                self._lanes_of(work).done(work.assignment, work)
+                work.solo = True
             self._claim_again(work, verdict.wait_s)
         else:
-            self._lanes.done(work.assignment, work)
+            self._lanes_of(work).done(work.assignment, work)
             outcome = outcome_of(work, self._identity.name, accepted_at_ms)
             self._write(writes_of(work, outcome, self._topics))
 
@@ -361,7 +375,7 @@ class Engine(Service):
         self._close(work)
 
     def _close(self, work: Work) -> None:
-        self._lanes.done(work.assignment, work)
+        self._lanes_of(work).done(work.assignment, work)
         work.assignment.close(work.record.offset)
 
     def _tell(self, kind: str, work: Work) -> None:

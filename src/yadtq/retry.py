@@ -42,7 +42,7 @@ def decide(outcome: Outcome, *, failures: int, max_attempts: int, chance: float,
     """
     if outcome.ending is Ending.RETURNED:
         return Verdict(State.SUCCESS, result=outcome.result)
-    if outcome.ending is Ending.RAISED and failures + 1 < max_attempts:
+    if outcome.ending in (Ending.RAISED, Ending.TIMED_OUT) and failures + 1 < max_attempts:
         wait_s = chance * min(CAP_S, BASE_S * 2.0 ** min(failures, 64))  # 2.0**1024 is an error
         return Verdict(State.QUEUED, error_log=outcome.error_log, wait_s=wait_s, failed=True)
     if outcome.ending is Ending.DIED:

@@ -7,11 +7,13 @@ JSON carries numbers, strings, lists and objects; dataclasses, enums, dates, UUI
 are written and read by their annotations. Pydantic is not imported: a model is known by its two methods.
 """
 
+import copy
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
@@ -31,6 +33,22 @@ class Options:
     key: str | None = None  # tasks with the same key go to the same partition
     max_attempts: int = 3  # failures of the code that end the task
     task_id: str | None = None  # one id runs once; made up where left out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How every run of a task is confined, by its definition."""
+
+    isolation: Literal["process"] | None = None  # process: no other task runs in the process that runs it
+    time_limit_s: float | None = None  # after this the process is killed
+
+    @property
+    def solo(self) -> bool:
+        """It runs alone: only so it can be killed alone."""
+        return self.isolation is not None or self.time_limit_s is not None
+
+
+FREE = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +73,18 @@ class Outlet(Protocol):
 class Task(Generic[P, R]):
     """A registered function. Call it to run it here; `submit` it to run it on a worker."""
 
-    def __init__(self, function: Callable[..., Any], name: str, options: Options, outlet: Outlet) -> None:
-        if not 1 <= options.max_attempts <= 2**31:
-            raise InvalidTask(f"max_attempts is from 1 to 2147483648, not {options.max_attempts}")
+    def __init__(
+        self, function: Callable[..., Any], name: str, options: Options, outlet: Outlet, limits: Limits = FREE
+    ) -> None:
+        _check(options)
+        if limits.isolation not in (None, "process"):
+            raise InvalidTask(f"the isolation of task {name!r} is 'process' or left out, not {limits.isolation!r}")
+        if limits.time_limit_s is not None and not 0 < limits.time_limit_s < math.inf:
+            raise InvalidTask(f"the time limit of task {name!r} is more than 0 s, not {limits.time_limit_s!r}")
         self.function = function
         self.name = name
         self.options = options
+        self.limits = limits
         self.is_async = inspect.iscoroutinefunction(function)
         self._outlet = outlet
         self._signature = inspect.signature(function)
@@ -95,7 +119,10 @@ class Task(Generic[P, R]):
             max_attempts=old.max_attempts if max_attempts is None else max_attempts,
             task_id=task_id or old.task_id,
         )
-        return Task(self.function, self.name, chosen, self._outlet)
+        _check(chosen)
+        other = copy.copy(self)  # not a new one: that would read the annotations again, at every submit
+        other.options = chosen
+        return other
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Publish one call and return when Kafka has it.
@@ -242,9 +269,24 @@ class Registry:
     def get(self, name: str) -> Task[..., Any] | None:
         return self._tasks.get(name)
 
+    def is_solo(self, name: str) -> bool:
+        """Whether this task runs alone, by its definition."""
+        task = self._tasks.get(name)
+        return task is not None and task.limits.solo
+
+    @property
+    def solo(self) -> list[str]:
+        """The names of those that run alone."""
+        return [name for name in self.names if self.is_solo(name)]
+
     @property
     def names(self) -> list[str]:
         return sorted(self._tasks)
+
+
+def _check(options: Options) -> None:
+    if not 1 <= options.max_attempts <= 2**31:
+        raise InvalidTask(f"max_attempts is from 1 to 2147483648, not {options.max_attempts}")
 
 
 def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:

@@ -90,6 +90,8 @@ class Worker:
             nudge=lambda: heartbeat.nudge(),
             width=1 if self._settings.order == "partition" else WINDOW,
         )
+        if not engine.runner.isolates and self._app.registry.solo:
+            self.telemetry.tell(Event("not_isolated", detail=", ".join(self._app.registry.solo)))
         intake = self._intake(engine)
         heartbeat = self._heartbeat(identity, engine, intake)
         self._services = [intake, engine, heartbeat]

@@ -165,6 +165,27 @@ def hold_the_interpreter(path: str) -> None:
     ctypes.PyDLL(None).sleep(600)
 
 
+@app.task(time_limit_s=0.5)
+def spin() -> None:
+    while True:
+        pass
+
+
+@app.task(time_limit_s=0.5)
+async def linger() -> None:
+    await asyncio.sleep(600)
+
+
+@app.task(time_limit_s=0.5)
+def linger_in_c(path: str) -> None:
+    hold_the_interpreter(path)
+
+
+@app.task(isolation="process")
+def alone(gate: str) -> int:
+    return wait(gate)
+
+
 @app.task
 def signals() -> list[str]:
     """What a program that is started here inherits."""

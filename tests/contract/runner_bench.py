@@ -6,7 +6,9 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +18,7 @@ from waiting import eventually
 from yadtq.attempt import Attempt, Outcome, Recalled, Started
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.runners.pool import PoolRunner
+from yadtq.task import FREE
 
 LIMIT_BYTES = 1_000
 TESTS = Path(__file__).parents[1]
@@ -69,7 +72,13 @@ class Bench:
 
     def raw(self, task: str, args: bytes) -> Attempt:
         number = next(self._numbers)
-        return Attempt(number, f"t{number}", task, args, b"{}", 1, "1.1")
+        limits = known.limits if (known := app.registry.get(task)) else FREE
+        limit_s = limits.time_limit_s or 0.0
+        return Attempt(number, f"t{number}", task, args, b"{}", 1, "1.1", solo=limits.solo, time_limit_s=limit_s)
+
+    def alone(self, task: str, *args: object) -> Attempt:
+        """As after a death: alone, whatever the task's definition says."""
+        return replace(self.attempt(task, *args), solo=True)
 
     def attempts(self, count: int, task: str, *args: object) -> list[Attempt]:
         return [self.attempt(task, *args) for _ in range(count)]
@@ -86,7 +95,7 @@ class Bench:
         return [self.outcomes[attempt.number] for attempt in attempts]
 
     @contextmanager
-    def pool(self, runners: int, slots: int, limit_bytes: int = LIMIT_BYTES, **options: int) -> Iterator[PoolRunner]:
+    def pool(self, runners: int, slots: int, limit_bytes: int = LIMIT_BYTES, **options: Any) -> Iterator[PoolRunner]:
         """A pool with all of its children ready."""
         pool = PoolRunner("runner_app:app", runners, slots, self.sink, limit_bytes, on_event=self.note, **options)
         try:
@@ -118,7 +127,7 @@ def alive(pid: int) -> bool:
 @contextmanager
 def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A bench whose children find the tasks of these tests."""
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}:{TESTS / 'contract'}")
+    monkeypatch.setenv("PYTHONPATH", f"{TESTS.parent / 'src'}:{TESTS}:{TESTS / 'contract'}")
     gate = Gate(tmp_path / "gate")
     yield Bench(gate)
     gate.open()

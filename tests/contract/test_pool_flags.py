@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import typer
-from runner_bench import LIMIT_BYTES, Bench, staged
+from runner_app import app
+from runner_bench import Bench, staged
 from typer.testing import CliRunner
 
 from waiting import eventually
 from yadtq.attempt import Ending
-from yadtq.cli.worker import register, start_pool
+from yadtq.cli.worker import Sizes, register, start_pool
 from yadtq.errors import SettingsError
 from yadtq.telemetry import Telemetry
 
@@ -26,7 +27,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 def test_the_caps_of_the_command_line_replace_runners_and_are_told(bench: Bench) -> None:
     telemetry = Telemetry()
-    pool = start_pool("runner_app:app", 1, 1, bench.sink, LIMIT_BYTES, telemetry, {"max_tasks": 5})
+    pool = start_pool("runner_app:app", app, Sizes(1, 1, max_tasks=5, max_memory_mb=0, solo=1), bench.sink, telemetry)
     try:
         for _ in range(12):
             assert bench.run(pool, bench.attempt("nothing")).ending is Ending.RETURNED
@@ -35,10 +36,10 @@ def test_the_caps_of_the_command_line_replace_runners_and_are_told(bench: Bench)
         pool.kill()
 
 
-@pytest.mark.parametrize("flag", ["--max-tasks", "--max-memory-mb"])
+@pytest.mark.parametrize("flag", ["--max-tasks", "--max-memory-mb", "--solo"])
 def test_a_cap_without_runners_is_refused(flag: str) -> None:
-    app = typer.Typer()
-    register(app)
-    shown = CliRunner().invoke(app, ["runner_app:app", "--runners", "0", flag, "5"])
+    command = typer.Typer()
+    register(command)
+    shown = CliRunner().invoke(command, ["runner_app:app", "--runners", "0", flag, "5"])
     assert isinstance(shown.exception, SettingsError)
     assert "--runners 1 or more" in str(shown.exception)

@@ -21,7 +21,7 @@ from yadtq.ledger.memory import MemoryLedger
 from yadtq.publisher import ensure_queue
 from yadtq.runners import Sink
 from yadtq.settings import WorkerSettings
-from yadtq.task import Call, Options, Registry, Task
+from yadtq.task import FREE, Call, Limits, Options, Registry, Task
 from yadtq.telemetry import Event, Telemetry
 
 QUEUE = "q"
@@ -39,24 +39,34 @@ class Nowhere:
 
 
 def registry_of(*names: str) -> Registry:
+    """Tasks of these names; those with a `!` run alone."""
     registry = Registry()
     for name in names:
-        registry.add(Task(lambda *args: args, name, Options(queue=QUEUE), Nowhere()))  # type: ignore[arg-type]
+        limits = Limits(isolation="process") if name.endswith("!") else FREE
+        registry.add(Task(lambda *args: args, name, Options(queue=QUEUE), Nowhere(), limits))  # type: ignore[arg-type]
     return registry
 
 
 class ObedientRunner:
     """Starts and ends attempts when the test says so."""
 
-    def __init__(self, sink: Sink, slots: int) -> None:
+    def __init__(self, sink: Sink, slots: int, solo_slots: int) -> None:
+        self.isolates = solo_slots > 0
         self.waiting: dict[int, Attempt] = {}  # given, not started
         self.running: dict[int, Attempt] = {}
         self.history: list[tuple[str, int]] = []  # (task id, attempt) of every start
         self._sink = sink
-        self._slots = slots
+        self._slots, self._solo_slots = slots, solo_slots
 
     def room(self) -> int:
-        return self._slots - len(self.waiting) - len(self.running)
+        return self._slots - sum(not attempt.solo or not self.isolates for attempt in self.in_hand)
+
+    def solo_room(self) -> int:
+        return self._solo_slots - sum(attempt.solo for attempt in self.in_hand) if self.isolates else 0
+
+    @property
+    def in_hand(self) -> list[Attempt]:
+        return [*self.waiting.values(), *self.running.values()]
 
     def start(self, attempts: list[Attempt]) -> None:
         self.waiting |= {attempt.number: attempt for attempt in attempts}
@@ -131,7 +141,7 @@ class WatchedProducer:
 class Player:
     """One worker, made of the production parts, without threads."""
 
-    def __init__(self, stage: "Stage", name: str, slots: int, width: int) -> None:
+    def __init__(self, stage: "Stage", name: str, slots: int, width: int, solo_slots: int) -> None:
         settings = WorkerSettings(name, group=GROUP)
         clock, ledger, telemetry = stage.clock, stage.ledger, Telemetry()
         self.events: list[Event] = []
@@ -141,7 +151,7 @@ class Player:
         self.identity = Identity(name, settings.lease_s, clock)
 
         def make_runner(sink: Sink) -> ObedientRunner:
-            self.runner = ObedientRunner(sink, slots)
+            self.runner = ObedientRunner(sink, slots, solo_slots)
             return self.runner
 
         self.engine = Engine(
@@ -222,8 +232,8 @@ class Stage:
         self.topics = Layout().queue(QUEUE)
         ensure_queue(self.broker, self.topics, partitions)
 
-    def player(self, name: str = "w1", slots: int = 16, width: int = 1) -> Player:
-        return Player(self, name, slots, width)
+    def player(self, name: str = "w1", slots: int = 16, width: int = 1, solo_slots: int = 0) -> Player:
+        return Player(self, name, slots, width, solo_slots)
 
     def publish(self, *task_ids: str, task_type: str = "add", partition: int = 0, **fields: object) -> None:
         for task_id in task_ids:

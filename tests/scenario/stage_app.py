@@ -18,3 +18,16 @@ def nap(seconds: float) -> int:
     """Sleep, and return who slept."""
     time.sleep(seconds)
     return os.getpid()
+
+
+@app.task(time_limit_s=1.0)
+def spin() -> None:
+    """Never end."""
+    while True:
+        pass
+
+
+@app.task
+def crash() -> None:
+    """Take the process with it."""
+    os.abort()

@@ -18,8 +18,9 @@ def test_what_returned_succeeds_however_often_it_failed_before() -> None:
     assert verdict == Verdict(State.SUCCESS, result=b"3")
 
 
-def test_what_raised_runs_again_until_its_attempts_are_used_up() -> None:
-    raised = outcome(Ending.RAISED, error_log="boom")
+@pytest.mark.parametrize("ending", [Ending.RAISED, Ending.TIMED_OUT])
+def test_what_failed_runs_again_until_its_attempts_are_used_up(ending: Ending) -> None:
+    raised = outcome(ending, error_log="boom")
     states = [decide(raised, failures=failures, max_attempts=3, chance=0).state for failures in range(4)]
     assert states == [State.QUEUED, State.QUEUED, State.FAILED, State.FAILED]
 
@@ -48,7 +49,7 @@ def test_every_outcome_has_a_verdict(ending: Ending, failures: int, max_attempts
     assert 0 <= verdict.wait_s <= CAP_S
     assert verdict.wait_s == 0 or verdict.state is State.QUEUED
     assert verdict.state is not State.PROCESSING
-    again = ending is Ending.DIED or (ending is Ending.RAISED and failures + 1 < max_attempts)
+    again = ending is Ending.DIED or (ending in (Ending.RAISED, Ending.TIMED_OUT) and failures + 1 < max_attempts)
     assert (verdict.state is State.QUEUED) == again
     assert verdict.died == (ending is Ending.DIED)
     assert verdict.failed == (ending not in (Ending.DIED, Ending.RETURNED))

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,8 +14,6 @@ import typer
 from yadtq.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from yadtq.app import App
     from yadtq.runners import Runner, Sink
     from yadtq.telemetry import Event, Telemetry
@@ -35,6 +34,7 @@ SHOWN = {
     "runner_died",
     "runner_failed",
     "runner_replaced",
+    "not_isolated",
 }
 
 
@@ -50,6 +50,7 @@ def worker(
     concurrency: Annotated[int, typer.Option(help="tasks at a time in each runner", min=1)] = 16,
     max_tasks: Annotated[int, typer.Option(help="replace a runner after so many tasks; 0: never", min=0)] = 0,
     max_memory_mb: Annotated[int, typer.Option(help="replace a runner that holds more MiB; 0: never", min=0)] = 0,
+    solo: Annotated[int, typer.Option(help="tasks at a time that run alone; default: the number of cores", min=0)] = 0,
     order: Annotated[
         Order, typer.Option(help="partition: one task of a partition at a time, in its order")
     ] = "unordered",
@@ -66,9 +67,9 @@ def worker(
     from yadtq.telemetry import Telemetry
     from yadtq.worker import Worker, drain_on_signals
 
-    caps = {"max_tasks": max_tasks, "max_memory_mb": max_memory_mb}
-    if not runners and any(caps.values()):
-        raise SettingsError("--max-tasks and --max-memory-mb replace runners; they need --runners 1 or more")
+    sizes = Sizes(runners, concurrency, max_tasks, max_memory_mb, solo or os.cpu_count() or 1)
+    if not runners and (max_tasks or max_memory_mb or solo):
+        raise SettingsError("--max-tasks, --max-memory-mb and --solo are about runners; they need --runners 1 or more")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     app = load_app(target, kafka, redis)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
@@ -86,7 +87,7 @@ def worker(
     )
 
     def make_pool(sink: "Sink") -> "Runner":
-        return start_pool(target, runners, concurrency, sink, app.settings.max_result_bytes, telemetry, caps)
+        return start_pool(target, app, sizes, sink, telemetry)
 
     make_runner = make_pool if runners else None
     running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry, make_runner=make_runner)
@@ -108,23 +109,33 @@ def show(event: "Event", verbose: bool) -> None:
         log.info("%s%s %s %s", event.kind, where, event.task_id, event.detail)
 
 
-def start_pool(
-    target: str,
-    runners: int,
-    slots: int,
-    sink: "Sink",
-    result_limit_bytes: int,
-    telemetry: "Telemetry",
-    caps: "Mapping[str, int]",
-) -> "Runner":
+@dataclass(frozen=True)
+class Sizes:
+    """How many processes run tasks, and how much each may do."""
+
+    runners: int
+    slots: int
+    max_tasks: int
+    max_memory_mb: int
+    solo: int
+
+
+def start_pool(target: str, app: "App", sizes: Sizes, sink: "Sink", telemetry: "Telemetry") -> "Runner":
     """Start child processes for the tasks; SIGHUP replaces them, one by one, by ones with the code as it is then."""
-    from yadtq.runners.pool import PoolRunner
+    from yadtq.runners.pool import PoolRunner, Solo
     from yadtq.telemetry import Event
 
-    def told(kind: str, detail: str) -> None:
-        telemetry.tell(Event(kind, detail=detail))
-
-    pool = PoolRunner(target, runners, slots, sink, result_limit_bytes, on_event=told, **caps)
+    pool = PoolRunner(
+        target,
+        sizes.runners,
+        sizes.slots,
+        sink,
+        app.settings.max_result_bytes,
+        on_event=lambda kind, detail: telemetry.tell(Event(kind, detail=detail)),
+        max_tasks=sizes.max_tasks,
+        max_memory_mb=sizes.max_memory_mb,
+        solo=Solo(sizes.solo, spare=bool(app.registry.solo)),
+    )
     signal.signal(signal.SIGHUP, lambda *_: pool.replace())
     return pool
 

@@ -23,9 +23,13 @@ Around = Callable[[Attempt], AbstractContextManager[None]]
 class InlineRunner:
     """Runs at most `slots` attempts at a time.
 
+    Those that are to run alone run among the others, and no time limit ends one: a thread cannot be killed.
+
     Args:
         around: Entered before and left after each run of user code, on its thread; for consumers that fail on purpose.
     """
+
+    isolates = False
 
     def __init__(
         self, registry: Registry, slots: int, sink: Sink, result_limit_bytes: int, around: Around | None = None
@@ -49,6 +53,9 @@ class InlineRunner:
     def room(self) -> int:
         with self._changed:
             return max(self._slots - self._running - len(self._waiting), 0)
+
+    def solo_room(self) -> int:
+        return 0
 
     def start(self, attempts: Sequence[Attempt]) -> None:
         with self._changed:

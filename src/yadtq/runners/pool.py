@@ -1,43 +1,43 @@
-"""Child processes that run user code: the worker's side of them.
+"""Child processes that run user code: the worker's side of them, as one runner.
 
-    start, recall: any thread, under the lock, never waiting      the pool's thread: reads, sends on, starts and buries
+    shared runners: always there, many attempts each      solo runners: one attempt at a time, started when needed
 
-One invariant: an attempt is in `_waiting` or in the flights of exactly one child until it is answered. A child that
-dies takes nothing with it: what its page says had started is answered with DIED, the rest waits again as it was.
+One invariant: an attempt that is to run alone is never in a process with another one, so ending it ends nothing else.
 When the worker dies, its children end with it, and with them, by the minder, whatever user code had started.
 """
 
-import selectors
-import threading
+import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from yadtq.attempt import Attempt, Outcome, Recalled, Started
+from yadtq.attempt import Attempt
 from yadtq.errors import SettingsError
-from yadtq.runners import frames
-from yadtq.runners.bell import Bell
+from yadtq.runners.crew import Crew
 from yadtq.runners.groups import Groups
-from yadtq.runners.process import Flight, RunnerProcess, Stage
 from yadtq.runners.protocol import Sink
-from yadtq.runners.staff import START_S, Staff
+from yadtq.runners.spawn import ChildProcess
+from yadtq.runners.staff import Plan
 
-TICK_S = 0.1  # how late a start may be told, and how long a runner may stand still before it is given nothing more
-LINGER_S = 1.0  # after the last attempt; to wake the thread for each one would cost more than its ticks
-LEAVE_S = 5.0
 
-Event = Started | Outcome | Recalled
+@dataclass(frozen=True, slots=True)
+class Solo:
+    """How attempts run that run alone."""
+
+    most: int = os.cpu_count() or 1  # at a time
+    spare: bool = (
+        False  # one process is kept ready: the next start takes 1 ms instead of a Python's start and an import
+    )
 
 
 class PoolRunner:
-    """Runs attempts in `runners` child processes of `slots` each.
-
-    Starts are told late: when the page is looked at, every 100 ms, or just before the outcome.
+    """Runs attempts in `runners` child processes of `slots` each, and those that are `solo` each in one of its own.
 
     Args:
         target: `module:app`, imported by every child, from the working folder too.
         on_event: Told what becomes of children, as a kind (`runner_started`, `runner_replaced`, `runner_ended`,
-            `runner_died`, `runner_failed`) and a sentence; on the pool's thread.
+            `runner_died`, `runner_failed`) and a sentence; on a thread of the pool.
         max_tasks: A child is replaced after so many attempts; 0: never.
         max_memory_mb: A child that holds more is replaced; 0: never. What it runs may end within 3.5 s; then the child
             is killed, and what still runs is charged with a death. Needs /proc.
@@ -45,6 +45,8 @@ class PoolRunner:
     Raises:
         SettingsError: No child could import the app; the text has the traceback. Or the app alone is over the cap.
     """
+
+    isolates = True
 
     def __init__(
         self,
@@ -57,351 +59,87 @@ class PoolRunner:
         on_event: Callable[[str, str], None] | None = None,
         max_tasks: int = 0,
         max_memory_mb: int = 0,
+        solo: Solo | None = None,
     ) -> None:
-        if runners < 1 or slots < 1:
+        solo = solo or Solo()
+        if runners < 1 or slots < 1 or solo.most < 1:
             raise SettingsError(f"a pool has at least 1 runner of 1 slot, not {runners} of {slots}")
-        self._target, self._slots, self._limit_bytes = target, slots, result_limit_bytes
-        self._sink = sink
-        self._on_event = on_event or (lambda _kind, _text: None)
-        self._changed = threading.Condition()
-        self._waiting: deque[Attempt] = deque()
-        self._ended: deque[RunnerProcess] = deque()
-        self._closing = self._resting = self._served = False
-        self._failure: BaseException | None = None
-        self._start_error = ""
-        self._active_mono = self._looked_mono = 0.0
-        self._staff = Staff(runners, self._make, max_tasks=max_tasks, max_memory_mb=max_memory_mb)
-        self._children = self._staff.children
-        self._selector = selectors.DefaultSelector()
-        self._bell = Bell()
-        self._selector.register(self._bell, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._guard, name="yadtq-pool", daemon=True)
-        self._thread.start()
-        self._await_first()
+        tell = on_event or (lambda _kind, _text: None)
+        self._groups = Groups()
+
+        def crew(plan: Plan) -> Crew:
+            spawn = partial(ChildProcess, target, plan.slots, result_limit_bytes, self._groups)
+            return Crew(target, plan, spawn, sink, tell)
+
+        caps = {"max_tasks": max_tasks, "max_memory_mb": max_memory_mb}
+        try:
+            self._shared = crew(Plan(slots, least=runners, most=runners, **caps))
+            self._solo = crew(Plan(1, least=0, most=solo.most, spare=int(solo.spare), ahead_most=0, **caps))
+        except BaseException:
+            self._groups.close()
+            raise
+        self._crews = (self._shared, self._solo)
+        try:
+            self._shared.await_first()
+        except BaseException:
+            self.kill()
+            raise
 
     # -- the port ------------------------------------------------------------------------------------------------------
 
     def room(self) -> int:
-        now = time.monotonic()
-        with self._changed:
-            self._check()
-            return max(sum(child.room(now) for child in self._children) - len(self._waiting), 0)
+        return self._shared.room()
+
+    def solo_room(self) -> int:
+        return self._solo.room()
 
     def start(self, attempts: Sequence[Attempt]) -> None:
-        with self._changed:
-            self._check()
-            refused = list(attempts) if self._closing else []
-            if not refused:
-                self._active_mono = time.monotonic()
-                self._waiting.extend(attempts)
-                self._deal()
-            wake = self._resting or any(child.blocked for child in self._children)
-        if wake:
-            self._bell.ring()
-        self._tell([Recalled(attempt.number) for attempt in refused])
+        solo = [attempt for attempt in attempts if attempt.solo]
+        if solo:
+            self._solo.start(solo)
+            attempts = [attempt for attempt in attempts if not attempt.solo]
+        self._shared.start(attempts)
 
     def recall(self, numbers: Sequence[int]) -> None:
-        wanted = set(numbers)
-        with self._changed:
-            back = [attempt.number for attempt in self._waiting if attempt.number in wanted]
-            self._waiting = deque(attempt for attempt in self._waiting if attempt.number not in wanted)
-            for child in self._children:
-                back += self._recall_from(child, [f for n, f in child.flights.items() if n in wanted])
-        self._bell.ring()
-        self._tell([Recalled(number) for number in back])
+        wanted = frozenset(numbers)
+        for crew in self._crews:
+            crew.recall(wanted)
 
     def close(self, timeout_s: float) -> bool:
         """Take nothing more, give back what has not started, and wait for what runs.
 
         Returns False when something still runs; it goes on, and its outcome is told. Close again, or `kill`.
         """
-        with self._changed:
-            self._closing = True
-            back = [attempt.number for attempt in self._waiting]
-            self._waiting.clear()
-            for child in self._children:
-                back += self._recall_from(child, child.waiting)
-        self._bell.ring()
-        self._tell([Recalled(number) for number in back])
-        with self._changed:
-            idle = self._changed.wait_for(lambda: not any(child.flights for child in self._children), timeout_s)
+        until_mono = time.monotonic() + timeout_s
+        for crew in self._crews:
+            crew.close(0)
+        idle = all(crew.close(max(until_mono - time.monotonic(), 0.0)) for crew in self._crews)
         if idle:
-            self._leave()
+            self._groups.close()
         return idle
-
-    # -- beyond the port -----------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
         """End every child now, with whatever runs in it."""
-        if not self.close(0):
-            with self._changed:
-                for child in self._children:
-                    child.kill()
-            self._leave()
+        for crew in self._crews:
+            crew.kill()
+        self._groups.close()
+
+    # -- beyond the port -----------------------------------------------------------------------------------------------
 
     def replace(self) -> None:
         """Replace every child by a new one, which imports the app anew; one after the other, with nothing lost.
 
         Where the new code cannot be imported the old children stay, and a `runner_failed` says why.
         """
-        with self._changed:
-            for child in self._children:
-                self._staff.replace(child)
-        self._bell.ring()
+        for crew in self._crews:
+            crew.replace()
 
     @property
     def pids(self) -> list[int]:
-        """The children that take attempts."""
-        with self._changed:
-            return [child.pid for child in self._children if child.stage is Stage.READY]
+        """The shared runners that take attempts."""
+        return self._shared.pids
 
-    # -- under the lock ------------------------------------------------------------------------------------------------
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise RuntimeError("the thread that serves the runners has ended") from self._failure
-
-    def _deal(self) -> None:
-        """Hand what waits to the children that have room, to the least busy first."""
-        now = time.monotonic()
-        rooms = {child: room for child in self._children if (room := child.room(now)) > 0}
-        while self._waiting and rooms:
-            child = min(rooms, key=_busy)
-            child.give(self._waiting.popleft(), now)
-            rooms[child] -= 1
-            if rooms[child] == 0:
-                child.flush()
-                del rooms[child]
-        for child in rooms:
-            child.flush()
-
-    def _recall_from(self, child: RunnerProcess, flights: Sequence[Flight]) -> list[int]:
-        """For the engine: return what is back at once."""
-        for flight in flights:
-            flight.wanted = True
-        back = child.recall(flights)
-        child.flush()
-        return [flight.attempt.number for flight in back]
-
-    def _redeal(self, child: RunnerProcess) -> None:
-        """For another runner."""
-        self._waiting.extendleft(flight.attempt for flight in reversed(child.recall(child.waiting)))
-        child.flush()
-
-    def _returned(self, flight: Flight) -> list[Event]:
-        """An attempt that has not started: for the engine if it wants it, otherwise for the next runner with room."""
-        if flight.wanted or self._closing:
-            return [Recalled(flight.attempt.number)]
-        self._waiting.appendleft(flight.attempt)
-        return []
-
-    # -- the pool's thread ---------------------------------------------------------------------------------------------
-
-    def _guard(self) -> None:
-        try:
-            while not (self._staff.leaving and not self._children):
-                self._turn()
-        except BaseException as error:  # raised again on the engine's thread, at its next call
-            self._failure = error
-            with self._changed:
-                for child in self._children:
-                    child.kill()
-                self._changed.notify_all()
-        finally:
-            self._staff.groups.close()
-            self._selector.close()
-            self._bell.close()
-
-    def _turn(self) -> None:
-        for key, events in self._selector.select(self._rest_s()):
-            if key.data is None:
-                self._bell.answer()
-                continue
-            if events & selectors.EVENT_READ:
-                self._heed(key.data, key.data.receive())
-            if key.data.gone:
-                self._unwatch(key.data)
-                key.data.kill()  # without its stream it is of no use; if it is dead already its group is swept
-        while self._ended:
-            self._bury(self._ended.popleft())
-        self._look()
-        self._tend()
-        with self._changed:
-            self._deal()
-            for child in self._children:
-                child.flush()
-                self._watch(child)
-
-    def _rest_s(self) -> float | None:
-        """Look around every tick while there is something to see; otherwise sleep until the bell rings."""
-        now = time.monotonic()
-        with self._changed:
-            busy = self._waiting or any(child.flights for child in self._children)
-            self._resting = not busy and self._staff.settled and now - self._active_mono > LINGER_S
-            soon = self._staff.backoff.at_mono - now
-            return None if self._resting else min(TICK_S, soon) if soon > 0 else TICK_S
-
-    def _watch(self, child: RunnerProcess) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.blocked else 0)
-        if child.gone or events == child.watched:
-            return
-        if child.watched:
-            self._selector.modify(child.socket, events, child)
-        else:
-            self._selector.register(child.socket, events, child)
-        child.watched = events
-
-    def _unwatch(self, child: RunnerProcess) -> None:
-        if child.watched:
-            self._selector.unregister(child.socket)
-            child.watched = 0
-
-    def _heed(self, child: RunnerProcess, messages: Sequence[frames.FromChild]) -> None:
-        events: list[Event] = []
-        with self._changed:
-            for message in messages:
-                match message:
-                    case frames.Finished(outcomes):
-                        events += self._finished(child, outcomes)
-                    case frames.Returned(numbers):
-                        for number in reversed(numbers):
-                            events += self._returned(child.take(number))
-                    case frames.Broken(error_log):
-                        child.broken = error_log
-                    case frames.Hello():
-                        self._served = True
-                        if (old := self._staff.ready(child)) is not None:
-                            self._redeal(old)
-            self._deal()
-            self._changed.notify_all()
-        self._tell(events)
-        if any(isinstance(message, frames.Hello) for message in messages):
-            self._on_event("runner_started", f"runner {child.pid} has imported {self._target}")
-
-    def _finished(self, child: RunnerProcess, outcomes: Sequence[frames.Done]) -> list[Event]:
-        events: list[Event] = []
-        for done in outcomes:
-            if not child.take(done.number).told:
-                events.append(Started(done.number))
-            events.append(done.to_outcome())
-        child.counted(len(outcomes), time.monotonic())
-        self._staff.backoff.reset()
-        return events
-
-    def _bury(self, child: RunnerProcess) -> None:
-        """The process is dead and its group is swept. First what it has said, then what its page says."""
-        self._unwatch(child)
-        self._heed(child, child.drain())
-        events: list[Event] = []
-        with self._changed:
-            planned = self._staff.leaving or (child.stage is Stage.DRAINING and not child.flights)
-            if not planned:
-                self._staff.backoff.failed(time.monotonic())
-            if child.stage is Stage.STARTING and not planned:
-                self._start_error = child.broken or f"it {child.how_it_ended} before it was ready"
-            self._staff.remove(child)
-            for flight in reversed(child.flights.values()):
-                events += self._dead(child, flight)
-            child.close()
-            self._deal()
-            self._changed.notify_all()
-        self._tell(events)
-        self._tell_end(child, planned)
-
-    def _dead(self, child: RunnerProcess, flight: Flight) -> list[Event]:
-        number = flight.attempt.number
-        if not child.seats.started(flight.seat, number):
-            return self._returned(flight)  # or it has ended, and its outcome is lost: it runs again, without a charge
-        outcome = child.death_of(flight)
-        return [outcome] if flight.told else [Started(number), outcome]
-
-    def _tell_end(self, child: RunnerProcess, planned: bool) -> None:
-        if planned:
-            self._on_event("runner_ended", f"runner {child.pid} has left")
-        elif child.stage is Stage.STARTING:
-            self._on_event("runner_failed", f"runner {child.pid} could not start: {self._start_error}")
-        else:
-            self._on_event("runner_died", f"runner {child.pid} {child.how_it_ended}")
-
-    def _look(self) -> None:
-        """Tell the starts that the pages show, and move what waits behind held slots to a runner that is idle."""
-        now = time.monotonic()
-        if now - self._looked_mono < TICK_S:
-            return
-        self._looked_mono = now
-        events: list[Event] = []
-        with self._changed:
-            for child in self._children:
-                events += [Started(flight.attempt.number) for flight in child.newly_started()]
-            idle = any(child.room(now) > 0 for child in self._children)
-            for child in [child for child in self._children if idle and child.stuck(now)]:
-                self._redeal(child)
-            worn = self._staff.worn(now)
-            for child, _ in worn:
-                self._staff.replace(child)
-            for child in self._staff.too_heavy(now):
-                self._staff.retire(child)
-                self._redeal(child)
-        self._tell(events)
-        for child, why in worn:
-            self._on_event("runner_replaced", f"runner {child.pid} {why}: it is replaced")
-
-    def _tend(self) -> None:
-        """Start the children that are due; let go those that are done."""
-        now = time.monotonic()
-        with self._changed:
-            self._staff.dismiss(now)
-            vacancies = self._staff.vacancies(now)
-        for replaces in vacancies:
-            try:
-                child = self._staff.hire(replaces, now)
-            except OSError as error:  # no memory, no processes, no descriptors: later, perhaps
-                self._not_started(error)
-                return
-            with self._changed:
-                self._children.append(child)
-
-    def _not_started(self, error: OSError) -> None:
-        with self._changed:
-            self._staff.backoff.failed(time.monotonic())
-            self._start_error = str(error)
-            self._changed.notify_all()
-        self._on_event("runner_failed", f"a runner could not be started: {error}")
-
-    def _make(self, groups: Groups, now: float) -> RunnerProcess:
-        return RunnerProcess(self._target, self._slots, self._limit_bytes, groups, now, self._has_ended)
-
-    # -- any thread ----------------------------------------------------------------------------------------------------
-
-    def _has_ended(self, child: RunnerProcess) -> None:
-        self._ended.append(child)
-        self._bell.ring()
-
-    def _tell(self, events: Sequence[Event]) -> None:
-        for event in events:
-            self._sink(event)
-
-    def _await_first(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._served or self._start_error or self._failure, START_S)
-            problem = self._staff.too_small if self._served else ""
-            if self._served and not problem:
-                return
-        self._leave()
-        reason = self._start_error or f"none was ready after {START_S:g} s"
-        problem = problem or f"the runners cannot import {self._target}: {reason}"
-        raise SettingsError(problem) from self._failure
-
-    def _leave(self) -> None:
-        """End the children and the pool's thread, which has to outlive them: the kernel kills them with it."""
-        self._staff.leaving = True
-        self._bell.ring()
-        self._thread.join(LEAVE_S)
-        with self._changed:
-            for child in self._children:
-                child.kill()
-        self._thread.join(LEAVE_S)
-
-
-def _busy(child: RunnerProcess) -> int:
-    return len(child.flights)
+    @property
+    def solo_pids(self) -> list[int]:
+        """The solo runners that take attempts, or run one."""
+        return self._solo.pids

@@ -7,11 +7,7 @@ here waits: what the socket does not take stays in a buffer of ours. Calls are m
 
 import contextlib
 import os
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,9 +18,9 @@ import msgspec
 from yadtq.attempt import Attempt, Ending, Outcome
 from yadtq.runners import frames
 from yadtq.runners.execution import now_ms
-from yadtq.runners.groups import Groups, kill_group
-from yadtq.runners.pace import AHEAD_MOST, STALE_S, Pace
+from yadtq.runners.pace import STALE_S, Pace
 from yadtq.runners.seats import Seats, open_page
+from yadtq.runners.spawn import Opening, Process, Spawn
 
 SOCKET_BYTES = 1 << 20
 HELD_BYTES = 4 << 20  # a runner with more than this before it is given nothing beyond its slots
@@ -58,19 +54,14 @@ class RunnerProcess:
     """Starts a child and keeps its books.
 
     Args:
+        ahead_most: How many attempts it may be given beyond its slots.
         on_end: Called on a thread of its own when the process has ended and its group is swept.
     """
 
     def __init__(
-        self,
-        target: str,
-        slots: int,
-        result_limit_bytes: int,
-        groups: Groups,
-        now_mono: float,
-        on_end: Callable[["RunnerProcess"], None],
+        self, spawn: Spawn, slots: int, now_mono: float, on_end: Callable[["RunnerProcess"], None], ahead_most: int
     ) -> None:
-        seats = slots + AHEAD_MOST
+        seats = slots + ahead_most
         self.stage = Stage.STARTING
         self.flights: dict[int, Flight] = {}
         self.since_mono = now_mono
@@ -80,9 +71,10 @@ class RunnerProcess:
         self.replaces: RunnerProcess | None = None
         self.heavy = ""  # how much it held, once that was too much
         self.heavy_mono = 0.0  # since when
-        self._killed_for = ""
+        self.overrun: Flight | None = None  # what it was killed for: it ran longer than it may
         self.watched = 0  # the selector's events
         self._slots = slots
+        self._ahead_most = ahead_most
         self._pace = Pace(now_mono)
         self._free = list(range(seats))
         self._held_bytes = 0
@@ -90,8 +82,10 @@ class RunnerProcess:
         self._out: deque[bytearray | memoryview] = deque()
         self._out_bytes = 0
         self._inbound = frames.Inbound()
-        self._groups = groups
-        self._buried = threading.Lock()
+        self._process = self._open(spawn, seats)
+        self._process.watch(lambda: on_end(self))
+
+    def _open(self, spawn: Spawn, seats: int) -> Process:
         page = open_page(seats)
         self.socket, theirs = socket.socketpair()
         try:
@@ -99,22 +93,17 @@ class RunnerProcess:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
             self.socket.setblocking(False)
             self.seats = Seats(page, seats)
-            numbers = (os.getpid(), theirs.fileno(), page, seats, slots, result_limit_bytes)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "yadtq.runners.child", *map(str, numbers), target],
-                pass_fds=(theirs.fileno(), page),
-                stdin=subprocess.DEVNULL,
-                process_group=0,
-            )
+            return spawn(Opening(theirs, page, seats))
         except BaseException:
             self.socket.close()
             raise
         finally:
             theirs.close()
             os.close(page)
-        self.pid = self._process.pid
-        groups.add(self.pid)
-        threading.Thread(target=self._wait, args=(on_end,), name=f"yadtq-wait-{self.pid}", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     # -- what it may be given ------------------------------------------------------------------------------------------
 
@@ -122,7 +111,7 @@ class RunnerProcess:
         """How many more attempts it would start without delay."""
         if self.stage is not Stage.READY or self._out_bytes > HELD_BYTES:
             return 0
-        ahead = self._pace.ahead(now_mono) if self._held_bytes < HELD_BYTES else 0
+        ahead = min(self._pace.ahead(now_mono), self._ahead_most) if self._held_bytes < HELD_BYTES else 0
         room = min(self._slots + ahead - len(self.flights), len(self._free))
         return room if room > 0 and not (self.flights and self.stuck(now_mono)) else 0
 
@@ -167,6 +156,10 @@ class RunnerProcess:
         self.finished += count
         self._pace.finished(count, now_mono)
 
+    def idle_s(self, now_mono: float) -> float:
+        """How long ago it finished something, or was started."""
+        return now_mono - max(self._pace.last_mono, self.since_mono)
+
     @property
     def waiting(self) -> list[Flight]:
         """What has not started, by the page."""
@@ -178,6 +171,18 @@ class RunnerProcess:
         for flight in started:
             flight.told = True
         return started
+
+    def end_overrun(self) -> None:
+        """Kill it where something in it runs longer than it may."""
+        now_ns = time.monotonic_ns()
+        for flight in self.flights.values():
+            limit_s = flight.attempt.time_limit_s
+            if limit_s and self._runs(flight) and now_ns - self.seats.started_ns(flight.seat) > limit_s * 1e9:
+                self.overrun = self.overrun or flight
+                self.kill(f"was killed: its task {flight.attempt.task_id} has a time limit of {limit_s:g} s")
+
+    def _runs(self, flight: Flight) -> bool:
+        return self.seats.started(flight.seat, flight.attempt.number)
 
     def _touched(self, flight: Flight) -> bool:
         return self.seats.touched(flight.seat, flight.attempt.number)
@@ -255,46 +260,22 @@ class RunnerProcess:
 
     def kill(self, why: str = "") -> None:
         """Kill the child and all that it started. why: What `how_it_ended` is to say."""
-        with self._buried:
-            if self._process.returncode is None:
-                self._killed_for = self._killed_for or why
-                kill_group(self.pid)
-
-    def _wait(self, on_end: Callable[["RunnerProcess"], None]) -> None:
-        """Its death is not seen by the stream alone: a process that it started may hold the other end open."""
-        if hasattr(os, "waitid"):  # seen but not buried, so that its group's number is nobody else's yet
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            kill_group(self.pid)
-            self._groups.discard(self.pid)
-            with self._buried:
-                self._process.wait()
-        else:
-            self._process.wait()
-            kill_group(self.pid)
-            self._groups.discard(self.pid)
-        on_end(self)
+        self._process.kill(why)
 
     @property
     def how_it_ended(self) -> str:
         """In words, once it has."""
-        code = self._process.returncode
-        if code == -signal.SIGKILL and self._killed_for:
-            return self._killed_for
-        if code is None or code >= 0:
-            return f"ended by itself with exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = "a signal"
-        hint = ": by hand, or by the kernel for want of memory" if -code == signal.SIGKILL else ""
-        return f"was ended by {name} (signal {-code}){hint}"
+        return self._process.how_it_ended
 
     def death_of(self, flight: Flight) -> Outcome:
         """The outcome of an attempt that the process has taken with it."""
-        now = now_ms()
+        now, number = now_ms(), flight.attempt.number
         ran_ms = (time.monotonic_ns() - self.seats.started_ns(flight.seat)) // 1_000_000
+        if flight is self.overrun:
+            error_log = f"ended by its time limit of {flight.attempt.time_limit_s:g} s"
+            return Outcome(number, Ending.TIMED_OUT, now - ran_ms, now, error_log=error_log)
         error_log = f"its runner {self.how_it_ended}, {ran_ms / 1000:.3f} s after the start"
-        return Outcome(flight.attempt.number, Ending.DIED, now - ran_ms, now, error_log=error_log)
+        return Outcome(number, Ending.DIED, now - ran_ms, now, error_log=error_log)
 
     def close(self) -> None:
         self.socket.close()

@@ -15,8 +15,13 @@ Sink = Callable[[Started | Outcome | Recalled], None]
 class Runner(Protocol):
     """Runs attempts and tells a sink, on threads of its own, what becomes of them."""
 
+    isolates: bool  # it runs `solo` attempts each in a process of its own, and ends those that pass their time limit
+
     def room(self) -> int:
         """How many more attempts it would start without delay."""
+
+    def solo_room(self) -> int:
+        """How many more that run alone; they take no room from the others. Always 0 where it does not isolate."""
 
     def start(self, attempts: Sequence[Attempt]) -> None:
         """Take attempts; those that find no free slot wait inside."""

@@ -1,19 +1,21 @@
-"""Which children a pool has: how many, which are to be replaced, and when the next one may start.
+"""Which children a crew has: how many, which are to be replaced, and when the next one may start.
 
 One invariant: a child is let go only when its successor can take work, and only one successor starts at a time. So new
-code that cannot be imported costs nothing, and a replacement never leaves the pool without a runner.
+code that cannot be imported costs nothing, and a replacement never leaves the crew without a runner.
 """
 
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from yadtq.errors import SettingsError
-from yadtq.runners.groups import Groups
+from yadtq.runners.pace import AHEAD_MOST
 from yadtq.runners.process import RunnerProcess, Stage
 
 START_S = 60.0  # an app that takes longer to import counts as one that cannot be
+IDLE_S = 10.0  # a child beyond those that are wanted is kept so long for the next attempt
 MEMORY_EVERY_S = 1.0
 HEAVY_DRAIN_S = 1.5  # a child over its memory is given nothing more after this, also where no successor is ready yet,
 HEAVY_KILL_S = 3.5  # and is killed after this: it ends within 5 s, whatever runs in it
@@ -38,28 +40,41 @@ class Backoff:
         self._in_a_row = 0
 
 
-class Staff:
-    """The children. All but `hire` is called under the pool's lock."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How many children there are, and what one of them may do."""
 
-    def __init__(
-        self,
-        wanted: int,
-        make: Callable[[Groups, float], RunnerProcess],
-        *,
-        max_tasks: int,
-        max_memory_mb: int,
-    ) -> None:
-        if max_memory_mb and not PROC.joinpath("self/statm").exists():
+    slots: int
+    least: int  # so many are kept, also without work
+    most: int
+    spare: int = 0  # so many are kept ready beside those at work, within `most`
+    ahead_most: int = AHEAD_MOST  # attempts that one is given beyond its slots
+    max_tasks: int = 0  # one that has run so many is replaced; 0: never
+    max_memory_mb: int = 0  # one that holds more is replaced; 0: never
+
+    @property
+    def elastic(self) -> bool:
+        """Children come when there is work for them."""
+        return self.least < self.most
+
+    def wanted(self, at_work: int) -> int:
+        return min(max(at_work + self.spare, self.least), self.most)
+
+
+class Staff:
+    """The children. All but `hire` is called under the crew's lock."""
+
+    def __init__(self, plan: Plan, make: Callable[[float], RunnerProcess]) -> None:
+        if plan.max_memory_mb and not PROC.joinpath("self/statm").exists():
             raise SettingsError("the memory of a runner cannot be limited here: there is no /proc")
         self.children: list[RunnerProcess] = []
         self.backoff = Backoff()
-        self.groups = Groups()
+        self.wanted = plan.wanted(0)
         self.leaving = False  # no new ones, and those that are there shall go
-        self._wanted = wanted
         self._make = make
         self._replacing: deque[RunnerProcess] = deque()
-        self._max_tasks = max_tasks
-        self._max_memory_mb = max_memory_mb
+        self._max_tasks = plan.max_tasks
+        self._max_memory_mb = plan.max_memory_mb
         self._weighed_mono = 0.0
 
     def replace(self, child: RunnerProcess) -> None:
@@ -73,7 +88,7 @@ class Staff:
     @property
     def settled(self) -> bool:
         """Nothing here changes unless a child dies."""
-        steady = all(child.stage is Stage.READY for child in self.children) and len(self.children) == self._wanted
+        steady = all(child.stage is Stage.READY for child in self.children) and len(self.children) == self.wanted
         return steady and not (self._replacing or self._max_memory_mb or self.leaving)
 
     def ready(self, child: RunnerProcess) -> RunnerProcess | None:
@@ -147,12 +162,18 @@ class Staff:
             elif self.leaving or (child.stage is Stage.DRAINING and not child.flights):
                 child.leave()
 
+    def surplus(self, now_mono: float) -> list[RunnerProcess]:
+        """Those beyond the wanted ones that have had nothing to do for a while."""
+        steady = [child for child in self.children if child.stage is Stage.READY and not self.replaced(child)]
+        idle = [child for child in steady if not child.flights and child.idle_s(now_mono) > IDLE_S]
+        return idle[: max(len(steady) - self.wanted, 0)]
+
     def vacancies(self, now_mono: float) -> list[RunnerProcess | None]:
         """The starts that are due: each names the child that it replaces, if any."""
         if self.leaving or now_mono < self.backoff.at_mono:
             return []
         own = [child for child in self.children if child.stage is not Stage.DRAINING and child.replaces is None]
-        due: list[RunnerProcess | None] = [None] * (self._wanted - len(own))
+        due: list[RunnerProcess | None] = [None] * (self.wanted - len(own))
         while self._replacing and self._replacing[0].stage is Stage.DRAINING:
             self._replacing.popleft()
         if self._replacing and all(child.replaces is None for child in self.children):
@@ -161,7 +182,7 @@ class Staff:
 
     def hire(self, replaces: RunnerProcess | None, now_mono: float) -> RunnerProcess:
         """Start a child; raises OSError where the system has no room for one. Not under the lock: it takes a while."""
-        child = self._make(self.groups, now_mono)
+        child = self._make(now_mono)
         child.replaces = replaces if replaces in self.children else None
         return child
 

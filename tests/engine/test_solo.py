@@ -1,0 +1,84 @@
+"""What runs alone is claimed only as it can start, and holds up nobody; what has ended a runner runs alone."""
+
+from stage import Player, Stage
+
+from yadtq.attempt import Ending
+from yadtq.states import State
+
+
+def given(worker: Player, *, solo: bool) -> list[str]:
+    return sorted(attempt.task_id for attempt in worker.runner.in_hand if attempt.solo is solo)
+
+
+def crowd(stage: Stage) -> None:
+    stage.publish(*(f"s{n}" for n in range(200)), task_type="alone!")
+    stage.publish(*(f"a{n}" for n in range(20)))
+
+
+def test_no_more_are_claimed_than_can_start_and_the_others_pass_them() -> None:
+    stage = Stage(tasks=("add", "alone!"))
+    crowd(stage)
+    worker = stage.player(slots=4, width=10_000, solo_slots=2)
+    worker.turn(6)
+    assert given(worker, solo=True) == ["s0", "s1"]
+    assert given(worker, solo=False) == ["a0", "a1", "a2", "a3"]
+    assert stage.ledger.records(["s2"])[0] is None, "claimed too early"
+    for _ in range(20):
+        worker.runner.begin()
+        for number, attempt in list(worker.runner.running.items()):
+            if not attempt.solo:
+                worker.runner.end_one(number)
+        worker.turn(4)
+    assert all(stage.record(f"a{n}").status is State.SUCCESS for n in range(20))
+    assert given(worker, solo=True) == ["s0", "s1"]
+    worker.work(220)
+    assert all(stage.record(f"s{n}").status is State.SUCCESS for n in range(200))
+    assert worker.runner.history.count(("s7", 1)) == 1
+
+
+def test_in_the_order_of_a_partition_they_keep_their_place() -> None:
+    stage = Stage(tasks=("add", "alone!"))
+    stage.publish("a0")
+    stage.publish("s0", task_type="alone!")
+    stage.publish("a1")
+    worker = stage.player(width=1, solo_slots=2)
+    worker.work()
+    assert [task_id for task_id, _ in worker.runner.history] == ["a0", "s0", "a1"]
+
+
+def test_a_task_that_has_ended_its_runner_runs_alone_from_then_on_on_every_worker() -> None:
+    stage = Stage()
+    stage.publish("poison", "good")
+    first = stage.player(width=10_000, solo_slots=1)
+    first.turn(3)
+    assert given(first, solo=True) == []
+    first.runner.begin()
+    for number, attempt in list(first.runner.running.items()):
+        first.runner.end_one(number, Ending.DIED if attempt.task_id == "poison" else Ending.RETURNED)
+    first.turn(3)
+    assert given(first, solo=True) == ["poison"]
+    first.runner.begin()
+    first.runner.end(Ending.RAISED)
+    first.turn(3)
+    first.crash()
+    second = stage.player("w2", width=10_000, solo_slots=1)
+    stage.lease_over(second)
+    second.turn(3)
+    assert given(second, solo=True) == ["poison"]
+    second.work()
+    assert stage.record("poison").status is State.SUCCESS
+
+
+def test_what_waits_alone_is_given_back_with_its_partition() -> None:
+    stage = Stage(tasks=("add", "alone!"))
+    crowd(stage)
+    worker = stage.player(slots=4, width=10_000, solo_slots=2)
+    worker.turn(4)
+    other = stage.player("w2", slots=4, width=10_000, solo_slots=2)
+    worker.drain()
+    worker.turn(2)
+    assert worker.engine.idle
+    assert stage.record("s0").status is State.QUEUED
+    worker.crash()
+    other.work(250)
+    assert all(stage.record(f"s{n}").status is State.SUCCESS for n in range(200))
