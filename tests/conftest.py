@@ -18,6 +18,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A run that is told to end (by `timeout`, by CI) leaves as after Ctrl+C: through every fixture's end.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "real: talks to a real Kafka or Valkey")
+    config.addinivalue_line("markers", "slow: takes longer than `make check` may; `make test` runs it")
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ when it is down the view is late, the submit is not. When the process dies, what
 The clients of Kafka and Redis are loaded at the first use, so that a child process that only runs tasks needs neither.
 """
 
-import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -164,6 +163,8 @@ class App:
 
     async def publish_async(self, calls: Sequence[Call], read: Callable[[bytes], R]) -> list[Handle[R]]:
         """Publish like `publish`; no call in here blocks the loop, and no thread is held while Kafka works."""
+        import asyncio  # whoever awaits has loaded it
+
         sent = await asyncio.to_thread(lambda: self._ready().send(calls))
         await asyncio.wait([asyncio.wrap_future(sent.done)], timeout=REPORT_S)
         sent.wait(0)

@@ -3,7 +3,6 @@
 One invariant: a handle holds nothing but an id, so it can be made anew in any process from the id alone.
 """
 
-import asyncio
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -78,6 +77,8 @@ class Handle(Generic[R]):
         return self._wait().__await__()
 
     async def _wait(self) -> R:
+        import asyncio  # whoever awaits has loaded it
+
         return self._unpack(await asyncio.wrap_future(self._lookup.settled(self.task_id)))
 
     def _unpack(self, end: Settled) -> R:

@@ -178,6 +178,7 @@ class Kills:
         return self.kills >= 200
 
 
+@pytest.mark.slow
 def test_through_200_kills_no_start_is_missed_and_no_attempt_is_lost(bench: Bench, tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
     witness = tmp_path / "witness"

@@ -12,6 +12,7 @@ from yadtq.broker import Message, OnReport, Report
 from yadtq.broker.memory import MemoryBroker, MemoryProducer
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.settings import WorkerSettings
+from yadtq.telemetry import Telemetry
 from yadtq.worker import Worker
 
 
@@ -31,11 +32,12 @@ class World:
             raise ValueError("no luck")
 
         self.add, self.boom = add, boom
+        self.telemetry = Telemetry()
         self._worker: Worker | None = None
         self._thread: threading.Thread | None = None
 
     def work(self) -> None:
-        self._worker = Worker(self.app, WorkerSettings("w"), partitions=4)
+        self._worker = Worker(self.app, WorkerSettings("w"), partitions=4, telemetry=self.telemetry)
         self._thread = threading.Thread(target=self._worker.run)
         self._thread.start()
 
@@ -166,3 +168,16 @@ def test_the_same_key_goes_to_the_same_partition(world: World) -> None:
     for n in range(20):
         world.add.using(key="customer-7").submit(n, n)
     assert sorted(len(log) for log in world.broker.logs["demo"]) == [0, 0, 0, 0, 0, 0, 0, 20]
+
+
+def test_a_worker_that_cannot_end_a_task_says_so_at_its_start(world: World) -> None:
+    @world.app.task(time_limit_s=1.0)
+    def limited() -> int:
+        return 7
+
+    told: list[tuple[str, str]] = []
+    world.telemetry.listen(lambda event: told.append((event.kind, event.detail)))
+    handle = limited.submit()
+    world.work()
+    assert handle.result(timeout_s=20) == 7
+    assert ("not_isolated", "limited") in told

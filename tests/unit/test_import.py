@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("confluent_kafka", "redis", "pydantic", "fastapi", "rich", "typer")
+HEAVY = ("asyncio", "confluent_kafka", "redis", "pydantic", "fastapi", "rich", "typer")
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -27,6 +27,10 @@ def test_importing_a_port_loads_no_client(port: str) -> None:
 def test_defining_a_task_loads_no_client() -> None:
     program = "import yadtq\napp = yadtq.App('demo')\n@app.task\ndef add(a: int, b: int) -> int:\n    return a + b"
     assert not loaded_by(program) & set(HEAVY)
+
+
+def test_a_child_process_loads_no_client_and_no_event_loop_until_it_needs_one() -> None:
+    assert not loaded_by("import yadtq.runners.child") & set(HEAVY)
 
 
 def test_every_name_of_the_front_door_is_there() -> None:

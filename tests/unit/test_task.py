@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yadtq.app import App
 from yadtq.errors import InvalidArguments, InvalidResult, InvalidTask
 from yadtq.handle import Handle
-from yadtq.task import Call, Options, Parameter, Registry, Task
+from yadtq.task import Call, Limits, Options, Parameter, Registry, Task
 
 
 class Outlet:
@@ -317,3 +318,32 @@ def test_two_tasks_have_two_names() -> None:
     assert registry.names == ["<lambda>", "every"]
     assert registry.get("every") is one
     assert registry.get("os.system") is None
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_time_limit_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidTask, match="time limit of task 'add' is more than 0 s"):
+        App("q").task(name="add", time_limit_s=seconds)(lambda: None)
+
+
+def test_an_isolation_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(InvalidTask, match="'process' or left out, not 'thread'"):
+        App("q").task(name="add", isolation="thread")(lambda: None)  # type: ignore[call-overload]
+
+
+def test_other_options_leave_the_limits_as_they_are_and_read_no_annotations_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = App("q")
+
+    @app.task(time_limit_s=2.0)
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    monkeypatch.setattr("yadtq.task._hints", None)
+    other = add.using(key="k", max_attempts=5)
+    assert other.limits == add.limits == Limits(time_limit_s=2.0)
+    assert (other.options.key, add.options.key) == ("k", None)
+    assert other.unpack(b"[1, 2]", b"{}") == ((1, 2), {})
+    assert app.registry.get("add") is add
+    assert app.registry.solo == ["add"]

@@ -4,18 +4,20 @@ For the teaching consumers, for tests and for debugging: the process that fails 
 One invariant: an attempt is either waiting, and can be recalled, or has started, and ends in an outcome.
 """
 
-import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yadtq.attempt import Attempt, Outcome, Recalled, Started
 from yadtq.runners.execution import execute, execute_async
 from yadtq.runners.protocol import Sink
 from yadtq.task import Registry, Task
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 Around = Callable[[Attempt], AbstractContextManager[None]]
 
@@ -43,7 +45,7 @@ class InlineRunner:
         self._running = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: AbstractEventLoop | None = None
         self._threads = [
             threading.Thread(target=self._slot, name=f"yadtq-slot-{at}", daemon=True) for at in range(slots)
         ]
@@ -89,7 +91,7 @@ class InlineRunner:
                 raise AssertionError(f"an attempt of the unknown task {attempt.task_type!r} was started")
             self._sink(Started(attempt.number))
             if task.is_async:
-                asyncio.run_coroutine_threadsafe(self._run_async(task, attempt), self._event_loop())
+                self._run_coroutine(self._run_async(task, attempt))
             else:
                 with self._around(attempt):
                     outcome = execute(task, attempt, self._limit_bytes)
@@ -114,9 +116,12 @@ class InlineRunner:
             outcome = await execute_async(task, attempt, self._limit_bytes)
         self._finish(outcome)
 
-    def _event_loop(self) -> asyncio.AbstractEventLoop:
+    def _run_coroutine(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        import asyncio  # only for who has an `async def`
+
         with self._changed:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="yadtq-loop", daemon=True).start()
-            return self._loop
+            loop = self._loop
+        asyncio.run_coroutine_threadsafe(coroutine, loop)
