@@ -101,7 +101,13 @@ class Intake(Service):
         self._commit_mono = 0.0
 
     def run(self) -> None:
-        consumer = self._broker.consumer(self._topic, self._group, self, self._settings.session_ms)
+        consumer = self._broker.consumer(
+            self._topic,
+            self._group,
+            self,
+            self._settings.session_ms,
+            protocol=self._settings.group_protocol,
+        )
         try:
             while not self.stopping.is_set():
                 self.turn(consumer)

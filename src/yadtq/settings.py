@@ -27,6 +27,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from yadtq.errors import SettingsError
 
+GroupProtocol = Literal["classic", "consumer"]
+
 DATA_FOLDER = ".yadtq"
 SERVICES_FILE = "services.json"
 TOML_FILE = "yadtq.toml"
@@ -88,6 +90,7 @@ class WorkerSettings:
     beat_s: float = 5.0  # between two heartbeats
     lease_s: float = 10.0  # a beat later than this means DEAD, and the claims may be taken over
     session_ms: int = 10_000  # Kafka moves a silent member's partitions after this
+    group_protocol: GroupProtocol = "classic"  # consumer: KIP-848; the broker decides the session
     commit_s: float = 1.0  # the longest time between two commits of offsets that moved
     commit_after: int = 500  # completions that bring a commit forward
     grace_s: float = 30.0  # how long a drain waits for what runs

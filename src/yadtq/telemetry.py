@@ -29,6 +29,7 @@ class Event:
 
 EVENTS = {
     "waiting": "the queue's topic is not there yet; somebody else creates it; detail is its name",
+    "recovery_bound": "told at the start; detail says after how long Kafka moves a killed worker's partitions",
     "assigned": "the group gave this worker a partition; offset is where it continues",
     "revoked": "a partition moves on; offset is what is committed",
     "lost": "a partition was taken away without notice; offset is what was committed",

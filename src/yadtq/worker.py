@@ -73,6 +73,7 @@ class Worker:
 
         Raises:
             Superseded: A newer process runs under this worker's name.
+            SettingsError: Kafka takes no member with this session.
         """
         if not self._wait_for_queue():
             return
@@ -143,6 +144,7 @@ class Worker:
                 found = self._app.broker.partitions().get(self._topics.tasks) or self._partitions
                 if found:
                     ensure_queue(self._app.broker, self._topics, found)
+                    self._tell_recovery_bound()
                     self.telemetry.answered("Kafka")
                     return True
                 if not told:
@@ -152,6 +154,16 @@ class Worker:
                 self.telemetry.failed("Kafka", error)
             self._leave.wait(LOOK_S)
         return False
+
+    def _tell_recovery_bound(self) -> None:
+        """What really holds at this broker, so that nobody counts on a setting that it overrules."""
+        settings, group = self._settings, self._app.layout.group(self._settings.group)
+        found_ms = self._app.broker.recovery_ms(group, settings.group_protocol, settings.session_ms)
+        bound = (
+            f"after {found_ms / 1000:g} s" if found_ms else "when Kafka says so, and it does not tell how long that is"
+        )
+        detail = f"protocol {settings.group_protocol}: a killed worker's partitions move {bound}"
+        self.telemetry.tell(Event("recovery_bound", detail=detail))
 
     def _watch(self) -> None:
         """Wait until asked to leave, or until a loop ended by itself: a worker does not go on with a part missing."""

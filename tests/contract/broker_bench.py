@@ -6,6 +6,7 @@ from typing import Any
 from waiting import eventually
 from yadtq.broker import Broker, Message, Record, Report, Start, TopicPartition
 from yadtq.offsets import Position
+from yadtq.settings import GroupProtocol
 
 SESSION_MS = 6_000
 Told = tuple["Member", str, TopicPartition]
@@ -14,8 +15,9 @@ Told = tuple["Member", str, TopicPartition]
 class BrokerBench:
     """Moves in few words. Everything it opened is closed by `close`."""
 
-    def __init__(self, broker: Broker, topic: str) -> None:
+    def __init__(self, broker: Broker, topic: str, protocol: GroupProtocol = "classic") -> None:
         self.broker = broker
+        self.protocol: GroupProtocol = protocol
         self.topic = topic
         self.producer = broker.producer()
         self.told: list[Told] = []  # by all members, in the order it happened
@@ -64,7 +66,7 @@ class Member:
         self.records: list[Record] = []
         self._told = bench.told
         self._closed = False
-        self.consumer = broker.consumer(bench.topic, group, self, SESSION_MS, start=start)
+        self.consumer = broker.consumer(bench.topic, group, self, SESSION_MS, protocol=bench.protocol, start=start)
 
     def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
         assert not self.owned.keys() & partitions.keys()

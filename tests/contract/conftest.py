@@ -1,6 +1,7 @@
 """Every port in each of its implementations."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from broker_bench import BrokerBench
@@ -8,6 +9,7 @@ from ledger_bench import Bench, MemoryBench, RedisBench, redis_bench
 
 from yadtq.broker.kafka import KafkaBroker
 from yadtq.broker.memory import MemoryBroker
+from yadtq.settings import GroupProtocol
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
@@ -40,13 +42,29 @@ def real(redis_url: str, prefix: str) -> Iterator[RedisBench]:
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.real)])
 def broker(request: pytest.FixtureRequest, topic: str) -> Iterator[BrokerBench]:
     """A broker of each kind with the name of a topic that does not exist yet."""
+    with opened(request, topic) as bench:
+        yield bench
+
+
+@pytest.fixture(
+    params=["memory", *(pytest.param(f"kafka-{name}", marks=pytest.mark.real) for name in ("classic", "consumer"))]
+)
+def group_broker(request: pytest.FixtureRequest, topic: str) -> Iterator[BrokerBench]:
+    """The same, with each protocol of Kafka's groups."""
+    with opened(request, topic) as bench:
+        yield bench
+
+
+@contextmanager
+def opened(request: pytest.FixtureRequest, topic: str) -> Iterator[BrokerBench]:
     if request.param == "memory":
         bench = BrokerBench(MemoryBroker(), topic)
     else:
         address = request.getfixturevalue("kafka_address")
         # The client waits so long for an unknown topic to appear; 30 s unless it is told.
         config = {"bootstrap.servers": address, "topic.metadata.propagation.max.ms": "500"}
-        bench = BrokerBench(KafkaBroker(config, address), topic)
+        protocol: GroupProtocol = "consumer" if request.param == "kafka-consumer" else "classic"
+        bench = BrokerBench(KafkaBroker(config, address), topic, protocol)
     try:
         yield bench
     finally:

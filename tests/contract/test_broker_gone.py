@@ -7,21 +7,23 @@ from typing import Any, ClassVar
 import pytest
 from broker_bench import BrokerBench
 from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from waiting import eventually
 from yadtq.broker import Message, Report, connect
 from yadtq.broker.kafka import KafkaBroker, KafkaProducer
 from yadtq.broker.memory import MemoryBroker
-from yadtq.errors import BrokerUnavailable
+from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.offsets import Position
 from yadtq.settings import load
 
-QUESTIONS = ["partitions", "create_topic", "end_offsets", "committed"]
+QUESTIONS = ["partitions", "create_topic", "end_offsets", "committed", "recovery_ms"]
 ARGUMENTS = {
     "partitions": (),
     "create_topic": ("q", 1, {}),
     "end_offsets": ("q",),
     "committed": ("q", "g"),
+    "recovery_ms": ("g", "consumer", 6_000),
 }
 
 
@@ -40,6 +42,39 @@ def test_a_kafka_that_is_not_there_is_unavailable_and_named(question: str, monke
     with pytest.raises(BrokerUnavailable, match=r"user:\*\*\*@k1"):
         getattr(broker, question)(*ARGUMENTS[question])
     broker.close()
+
+
+@pytest.fixture
+def kafka(kafka_address: str) -> Iterator[KafkaBroker]:
+    broker = KafkaBroker({"bootstrap.servers": kafka_address}, "the-kafka")
+    yield broker
+    broker.close()
+
+
+@pytest.mark.real
+def test_the_classic_protocol_holds_the_session_that_was_asked_for(kafka: KafkaBroker) -> None:
+    assert kafka.recovery_ms("g", "classic", 7_000) == 7_000
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("session_ms", [999, 1_800_001])
+def test_a_session_that_kafka_would_not_take_is_refused_before_it_is_tried(kafka: KafkaBroker, session_ms: int) -> None:
+    with pytest.raises(SettingsError, match=r"the-kafka takes sessions of 1 to 1800 s, not .* --allowed"):
+        kafka.recovery_ms("g", "classic", session_ms)
+
+
+@pytest.mark.real
+def test_with_the_consumer_protocol_the_broker_decides_for_each_group(
+    kafka: KafkaBroker, kafka_address: str, prefix: str
+) -> None:
+    assert kafka.recovery_ms(f"{prefix}g", "consumer", 10_000) == 6_000
+    slow = ConfigResource(ConfigResource.Type.GROUP, f"{prefix}slow")
+    slow.add_incremental_config(
+        ConfigEntry("consumer.session.timeout.ms", "30000", incremental_operation=AlterConfigOpType.SET)
+    )
+    admin = AdminClient({"bootstrap.servers": kafka_address})
+    admin.incremental_alter_configs([slow])[slow].result(10)
+    eventually(lambda: kafka.recovery_ms(f"{prefix}slow", "consumer", 10_000) == 30_000, 30)
 
 
 @pytest.mark.real

@@ -13,6 +13,11 @@ from yadtq.offsets import Position
 NOTE = "b1:" + "x" * 2_600
 
 
+@pytest.fixture
+def broker(group_broker: BrokerBench) -> BrokerBench:
+    return group_broker
+
+
 def both_own(first: Member, second: Member, count: int) -> None:
     """Poll two members until each owns so many partitions."""
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
+from yadtq.broker import librdkafka
 from yadtq.broker.protocol import (
     NO_HEADERS,
     Listener,
@@ -28,40 +29,15 @@ from yadtq.broker.protocol import (
     TopicPartition,
 )
 from yadtq.broker.reports import Reports
-from yadtq.errors import BrokerUnavailable
+from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.offsets import Position
+from yadtq.settings import GroupProtocol
 
 log = logging.getLogger("yadtq.kafka")
 # librdkafka speaks of every lost connection; the worker says once a second at most that Kafka does not answer.
 log.setLevel(logging.CRITICAL)
 
 ANSWER_S = 10.0
-PRODUCER_DEFAULTS = {
-    "linger.ms": 0,  # batches form by themselves while one is under way; nothing waits for company
-}
-PRODUCER_CONFIG = {
-    "acks": "all",
-    "enable.idempotence": True,
-    "message.timeout.ms": 25_000,
-    "message.max.bytes": 4 * 1024 * 1024,  # the topic decides; the client must not refuse a dead letter first
-    "partitioner": "murmur2_random",  # the same key goes where Java's producers put it
-}
-CONSUMER_CONFIG = {
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "auto.offset.reset": "earliest",  # never latest: tasks sent before the first worker would be skipped
-    "partition.assignment.strategy": "cooperative-sticky",
-    "heartbeat.interval.ms": 1_000,
-    "topic.metadata.refresh.interval.ms": 10_000,  # new partitions are seen in 4 s; with the default not in 90 s
-    "fetch.wait.max.ms": 50,
-    "fetch.queue.backoff.ms": 10,
-}
-READER_CONFIG = {
-    "enable.auto.commit": False,
-    "auto.offset.reset": "earliest",
-    "fetch.wait.max.ms": 50,
-    "fetch.queue.backoff.ms": 10,
-}
 REFUSALS = {
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.INVALID_MSG,
@@ -70,6 +46,7 @@ REFUSALS = {
     KafkaError._UNKNOWN_PARTITION,
 }
 
+UNREACHABLE = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}
 UNKNOWN = Position(0, "", committed=False)
 OnDelivery = Callable[[KafkaError | None, ck.Message], None]
 
@@ -78,12 +55,7 @@ class KafkaBroker:
     """One cluster, by its librdkafka properties."""
 
     def __init__(self, config: Mapping[str, str], shown: str) -> None:
-        self._config: dict[str, Any] = {
-            "client.id": "yadtq",
-            "log.connection.close": "false",
-            "reconnect.backoff.max.ms": "1000",
-            **config,
-        }
+        self._config: dict[str, Any] = {**librdkafka.CLIENT, **config}
         self._shown = shown
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
@@ -91,16 +63,23 @@ class KafkaBroker:
         self._onlookers: dict[str, ck.Consumer] = {}
 
     def producer(self) -> "KafkaProducer":
-        return KafkaProducer({**PRODUCER_DEFAULTS, **self._config, **PRODUCER_CONFIG})
+        return KafkaProducer({**librdkafka.PRODUCER_PREFERS, **self._config, **librdkafka.PRODUCER})
 
     def consumer(
-        self, topic: str, group: str, listener: Listener, session_ms: int, *, start: Start | None = None
+        self,
+        topic: str,
+        group: str,
+        listener: Listener,
+        session_ms: int,
+        *,
+        protocol: GroupProtocol = "classic",
+        start: Start | None = None,
     ) -> "KafkaConsumer":
-        config = {**self._config, **CONSUMER_CONFIG, "group.id": group, "session.timeout.ms": session_ms}
+        config = {**self._config, **librdkafka.member(group, protocol, session_ms)}
         return KafkaConsumer(config, topic, listener, start)
 
     def reader(self) -> "KafkaReader":
-        return KafkaReader({**self._config, **READER_CONFIG, "group.id": f"yadtq-reader-{uuid.uuid4().hex}"})
+        return KafkaReader({**self._config, **librdkafka.READER, "group.id": f"yadtq-reader-{uuid.uuid4().hex}"})
 
     def partitions(self) -> dict[str, int]:
         try:
@@ -178,6 +157,36 @@ class KafkaBroker:
             config = {**self._config, "group.id": group, "enable.auto.commit": False}
             self._onlookers[group] = ck.Consumer(config, logger=log)
         return self._onlookers[group]
+
+    def recovery_ms(self, group: str, protocol: GroupProtocol, session_ms: int) -> int | None:
+        if protocol == "consumer":
+            # The group's own setting, where it has one, else the broker's; brokers before 4.0 know only the second.
+            found = self._setting(ResourceType.GROUP, group, "consumer.session.timeout.ms")
+            found = found or self._setting(ResourceType.BROKER, None, "group.consumer.session.timeout.ms")
+            return int(found) if found else None
+        least = int(self._setting(ResourceType.BROKER, None, "group.min.session.timeout.ms") or 0)
+        most = int(self._setting(ResourceType.BROKER, None, "group.max.session.timeout.ms") or session_ms)
+        if not least <= session_ms <= most:
+            raise SettingsError(
+                f"Kafka at {self._shown} takes sessions of {least / 1000:g} to {most / 1000:g} s, not"
+                f" {session_ms / 1000:g} s; choose another --allowed, or change group.min.session.timeout.ms there"
+            )
+        return session_ms
+
+    def _setting(self, kind: ResourceType, name: str | None, key: str) -> str | None:
+        """A setting of a group or of a broker; None where we may not ask, or it is not known there."""
+        try:
+            name = name or str(next(iter(self._client().list_topics(timeout=ANSWER_S).brokers)))
+            resource = ConfigResource(kind, name)
+            entries = self._client().describe_configs([resource], request_timeout=ANSWER_S)[resource].result(ANSWER_S)
+        except KafkaException as error:
+            if error.args[0].code() in UNREACHABLE:
+                raise self._unavailable(error) from error
+            return None
+        except TimeoutError as error:
+            raise self._unavailable(error) from error
+        entry = entries.get(key)
+        return entry.value if entry else None
 
     def close(self) -> None:
         with self._lock:

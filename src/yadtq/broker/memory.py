@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from yadtq.broker.protocol import Listener, Message, OnReport, OnReports, Record, Report, Start, T, TopicPartition
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
+from yadtq.settings import GroupProtocol
 
 
 class MemoryBroker:
@@ -40,6 +41,7 @@ class MemoryBroker:
         listener: Listener,
         session_ms: int,  # noqa: ARG002 - nobody falls silent here
         *,
+        protocol: GroupProtocol = "classic",  # noqa: ARG002 - one way to deal out partitions
         start: Start | None = None,
     ) -> "MemoryConsumer":
         return MemoryConsumer(self, topic, group, listener, start)
@@ -68,6 +70,10 @@ class MemoryBroker:
     def committed(self, topic: str, group: str) -> dict[TopicPartition, Position]:
         self.check()
         return {where: at for (owner, where), at in self.offsets.items() if owner == group and where.topic == topic}
+
+    def recovery_ms(self, group: str, protocol: GroupProtocol, session_ms: int) -> int | None:  # noqa: ARG002
+        self.check()
+        return session_ms if protocol == "classic" else None
 
     def close(self) -> None:
         """Nothing to close."""

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from msgspec import Struct
 
 from yadtq.offsets import Position
+from yadtq.settings import GroupProtocol
 
 NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
 T = TypeVar("T")
@@ -144,11 +145,19 @@ class Broker(Protocol):
     def producer(self) -> Producer: ...
 
     def consumer(
-        self, topic: str, group: str, listener: Listener, session_ms: int, *, start: Start | None = None
+        self,
+        topic: str,
+        group: str,
+        listener: Listener,
+        session_ms: int,
+        *,
+        protocol: GroupProtocol = "classic",
+        start: Start | None = None,
     ) -> Consumer:
         """Join a group.
 
         Args:
+            session_ms: How long this member may be silent; with the protocol `consumer` the broker decides that.
             start: Asked on the consumer's thread, inside `poll`, where newly assigned partitions begin; those that it
                 leaves out begin where the group has committed. What it raises comes out of `poll`, now and at every
                 later one: the consumer serves nothing from where nobody wanted, and can only be closed.
@@ -167,6 +176,14 @@ class Broker(Protocol):
 
     def committed(self, topic: str, group: str) -> dict[TopicPartition, Position]:
         """Return what the group has committed, for partitions where it has. Raises BrokerUnavailable."""
+
+    def recovery_ms(self, group: str, protocol: GroupProtocol, session_ms: int) -> int | None:
+        """Return after how long at most a silent member's partitions move; None where the broker does not say.
+
+        Raises:
+            SettingsError: The broker would not take a member with this session.
+            BrokerUnavailable: It does not answer.
+        """
 
     def close(self) -> None: ...
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("yadtq")
 
 Order = Literal["unordered", "partition"]
+GroupProtocol = Literal["classic", "consumer"]
 SHOWN = {
+    "recovery_bound",
     "assigned",
     "revoked",
     "lost",
@@ -56,6 +58,9 @@ def worker(
     ] = "unordered",
     partitions: Annotated[int, typer.Option(help="partitions of the queue, if it has to be created")] = 8,
     group: Annotated[str, typer.Option(help="the Kafka consumer group")] = "workers",
+    protocol: Annotated[
+        GroupProtocol, typer.Option(help="the group's protocol; consumer: KIP-848, the broker decides the session")
+    ] = "classic",
     grace: Annotated[float, typer.Option(help="seconds that a drain waits for what runs")] = 30.0,
     allowed: Annotated[float, typer.Option(help="seconds without a beat that mean DEAD", min=0.1)] = 10.0,
     kafka: Annotated[str | None, typer.Option(help="Kafka's address")] = None,
@@ -82,6 +87,7 @@ def worker(
         beat_s=min(5.0, allowed / 2),
         lease_s=allowed,
         session_ms=int(allowed * 1000),
+        group_protocol=protocol,
         grace_s=grace,
         order=order,
     )

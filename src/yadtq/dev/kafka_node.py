@@ -54,9 +54,9 @@ broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=6000
-group.consumer.session.timeout.ms=10000
+group.consumer.session.timeout.ms=6000
 group.consumer.min.heartbeat.interval.ms=1000
-group.consumer.heartbeat.interval.ms=2000
+group.consumer.heartbeat.interval.ms=1000
 # A dead letter carries the bytes of what it replaces and the reason on top.
 message.max.bytes=2097152
 # The 128 MB that this takes otherwise are more than the rest of a small broker.
