@@ -80,7 +80,7 @@ class _Ready:
 
 
 class Replayer:
-    """Replays dead letters. One thread at a time."""
+    """Replays dead letters. Callable from any thread."""
 
     def __init__(self, broker: Broker, ledger: Ledger, layout: Layout) -> None:
         self._broker = broker
@@ -161,8 +161,8 @@ class Replayer:
         batch.clear()
         on_progress(summary)
 
-    def close(self) -> None:
-        self._producer.close(REPORT_S)
+    def close(self, timeout_s: float = REPORT_S) -> None:
+        self._producer.close(timeout_s)
 
     def _topics(self, queue: str) -> QueueTopics:
         topics = self._letters.topics(queue)

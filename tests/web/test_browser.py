@@ -8,6 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 from scene import HOSTILE, Scene
 from watched import Watched
 
+from yadtq.broker import Message
+
 ODD = HOSTILE.replace("/", "")  # a worker's or task's name that is a script
 
 
@@ -25,6 +27,9 @@ def some_of_everything(scene: Scene) -> str:
     scene.claim(handles[2].task_id, "w1")
     scene.greet.submit("Ada", times=3)
     scene.raw(b"no task")
+    for value in (b'{"task_id":"x","task_type":"add","task_args":["' + b"x" * 300 + b'"]}', b"\xff" * 500):
+        headers = {"yadtq-reason": b"a-word-without-any-space" * 20, "yadtq-task": b"x"}
+        scene.broker.append(Message("tasks.dlq", value, None, 0, headers))
     return handles[1].task_id
 
 
@@ -213,7 +218,8 @@ def test_no_page_has_a_barrier_that_axe_finds(browser: Browser, url: str, scene:
     failed = some_of_everything(scene)
     with browser.new_context(color_scheme="dark" if scheme == "dark" else "light") as context:
         page = context.new_page()
-        for path in ("/", "/?status=FAILED&form=greet", "/?task_type=none", f"/tasks/{failed}", "/workers", "/queues"):
+        paths = ("/", "/?status=FAILED&form=greet", "/?task_type=none", f"/tasks/{failed}", "/workers", "/queues")
+        for path in (*paths, "/queues/tasks/dead", "/queues/tasks/dead?reason=none", "/queues/tasks/dead/0/0"):
             page.goto(url + path)
             page.wait_for_selector("#live:not([hidden])")
             found = Axe().run(page)
@@ -226,7 +232,8 @@ def test_no_page_scrolls_sideways_on_a_narrow_screen(browser: Browser, url: str,
     scene.greet.submit("a-word-without-any-space" * 40)
     with browser.new_context(viewport={"width": width, "height": 800}) as context:
         page = context.new_page()
-        for path in ("/", f"/tasks/{failed}", "/workers", "/queues", "/tasks/nope"):
+        paths = ("/", f"/tasks/{failed}", "/workers", "/queues", "/tasks/nope")
+        for path in (*paths, "/queues/tasks/dead", "/queues/tasks/dead/0/0"):
             page.goto(url + path)
             page.wait_for_selector("#live:not([hidden])")
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path

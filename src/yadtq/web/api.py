@@ -1,11 +1,13 @@
 """JSON at /api/v1: lists, one task, submit.
 
 One invariant: what a client sends can cause a 4xx and never a 5xx; lists answer 200 also while a store is down, and say
-so in `notices`. 503 and 504 come from submitting only, where the answer would otherwise be a lie.
+so in `notices`. 503 and 504 come from submitting, replaying and one dead letter only, where the answer would otherwise
+be a lie.
 
 Every list answers `{"items": [...], "next_cursor": ..., "notices": [...]}`; next_cursor is null on the last page.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -16,11 +18,13 @@ from pydantic import BeforeValidator, Field
 from yadtq.app import App
 from yadtq.errors import (
     InvalidTask,
+    NoDeadLetter,
     SettingsError,
     SubmitError,
     SubmitUnknown,
     TooLarge,
     Unavailable,
+    UnknownQueue,
     YadtqError,
 )
 from yadtq.states import State
@@ -50,6 +54,8 @@ FIELDS = (
 )
 # The first that fits counts. What is not in here is a defect and may be a 500.
 STATUSES: tuple[tuple[type[YadtqError], int], ...] = (
+    (NoDeadLetter, 404),
+    (UnknownQueue, 404),
     (TooLarge, 413),
     (SubmitUnknown, 504),
     (Unavailable, 503),
@@ -61,9 +67,10 @@ STATUSES: tuple[tuple[type[YadtqError], int], ...] = (
 _BLANK = BeforeValidator(lambda value: value or None)
 Status = Annotated[State | None, _BLANK, Query()]
 Text = Annotated[Annotated[str, Field(max_length=1_000)] | None, _BLANK, Query()]
+Moment = Annotated[Annotated[int, Field(ge=0, le=2**53)] | None, _BLANK, Query()]
 Limit = Annotated[Annotated[int, Field(ge=1, le=MOST)] | None, _BLANK, Query()]
 _orders = msgspec.json.Decoder(Order)
-_ORDER_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+JSON_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
 def api_router(app: App, view: View, submitter: Submitter) -> APIRouter:
@@ -86,9 +93,9 @@ def _add_tasks(router: APIRouter, view: View, submitter: Submitter) -> None:
         """Tasks, newest first. `status`, `task_type` and `queue` narrow the list; `cursor` goes on where it ended."""
         page = await view.page(Filter(status, task_type, queue), read_cursor(cursor), limit or USUAL)
         cursor_text = page.next_cursor.write() if page.next_cursor else None
-        return _list([task_item(row) for row in page.items], view, cursor_text, behind=view.behind)
+        return answer_list([task_item(row) for row in page.items], view.notices, cursor_text, behind=view.behind)
 
-    @router.post("/tasks", status_code=202, openapi_extra=_ORDER_BODY)
+    @router.post("/tasks", status_code=202, openapi_extra=JSON_BODY)
     async def submit(request: Request) -> Response:
         """Submit a task: `{task_type, task_args, task_kwargs?, queue?, task_id?, key?, max_attempts?}`.
 
@@ -100,7 +107,7 @@ def _add_tasks(router: APIRouter, view: View, submitter: Submitter) -> None:
         answer: dict[str, Any] = {"task_id": await submitter.submit(order)}
         if submitter.task_file is not None:
             answer["written_to"] = str(submitter.task_file.path)
-        return _json(answer, 202)
+        return answer_json(answer, 202)
 
     @router.get("/tasks/{task_id:path}")
     async def task(task_id: str) -> Response:
@@ -108,24 +115,24 @@ def _add_tasks(router: APIRouter, view: View, submitter: Submitter) -> None:
         row = await view.task(task_id)
         if row is None:
             raise HTTPException(404, missing(task_id, submitter))
-        return _json(task_item(row))
+        return answer_json(task_item(row))
 
 
 def _add_lists(router: APIRouter, app: App, view: View) -> None:
     @router.get("/workers")
     async def workers() -> Response:
         """Every worker, the living first."""
-        return _list([asdict(worker) for worker in await view.workers()], view)
+        return answer_list([asdict(worker) for worker in await view.workers()], view.notices)
 
     @router.get("/queues")
     async def queues() -> Response:
         """Every queue with its partitions and how far its consumers are."""
-        return _list([asdict(queue) for queue in await view.queues()], view)
+        return answer_list([asdict(queue) for queue in await view.queues()], view.notices)
 
     @router.get("/task-types")
     async def task_types() -> Response:
         """The tasks that can be submitted, with their parameters."""
-        return _list([task_type_item(app, name) for name in app.registry.names], view)
+        return answer_list([task_type_item(app, name) for name in app.registry.names], view.notices)
 
 
 def read_cursor(text: str | None) -> Cursor:
@@ -159,7 +166,7 @@ def status_of(error: YadtqError) -> int:
 def answer_error(error: YadtqError) -> Response:
     """An error as JSON, with the facts that a client can act on."""
     facts = {"task_id": error.task_id} if isinstance(error, SubmitUnknown) else {}
-    return _json({"detail": str(error), **facts}, status_of(error))
+    return answer_json({"detail": str(error), **facts}, status_of(error))
 
 
 def task_item(row: Row) -> dict[str, Any]:
@@ -185,9 +192,12 @@ def task_type_item(app: App, name: str) -> dict[str, Any]:
     }
 
 
-def _list(items: list[dict[str, Any]], view: View, next_cursor: str | None = None, **more: object) -> Response:
-    return _json({"items": items, "next_cursor": next_cursor, "notices": view.notices, **more})
+def answer_list(
+    items: Sequence[Mapping[str, object]], notices: Sequence[str], next_cursor: str | None = None, **more: object
+) -> Response:
+    """A list as JSON."""
+    return answer_json({"items": items, "next_cursor": next_cursor, "notices": notices, **more})
 
 
-def _json(content: object, status: int = 200) -> Response:
+def answer_json(content: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")

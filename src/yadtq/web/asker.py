@@ -1,6 +1,6 @@
 """Questions to a store from the event loop: never for long, and never twice a moment to one that is down.
 
-One invariant: the loop is never blocked, and a page never waits longer than `PATIENCE_S` for a store.
+One invariant: the loop is never blocked, and a page never waits longer for a store than it was told to.
 """
 
 import asyncio
@@ -22,8 +22,9 @@ MOST = 8  # questions under way; each holds a thread until the client gives up b
 class Asker:
     """Asks one store."""
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, patience_s: float = PATIENCE_S) -> None:
         self._store = store
+        self._patience_s = patience_s
         self._problem = ""
         self._rest_until = 0.0
         self._forget_at = 0.0
@@ -45,7 +46,7 @@ class Asker:
         if self._under_way >= MOST:
             raise Unavailable(f"{self._store} is slow: {MOST} questions wait for its answer")
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 answer = await self._off_loop(question)
         except (Unavailable, TimeoutError) as error:
             self._problem = f"{self._store} does not answer"

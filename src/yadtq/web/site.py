@@ -17,8 +17,10 @@ from starlette.exceptions import HTTPException
 from yadtq.app import App
 from yadtq.errors import YadtqError
 from yadtq.layout import Layout
-from yadtq.web.api import answer_error, api_router
+from yadtq.web.api import answer_error, api_router, status_of
 from yadtq.web.changes import Changes
+from yadtq.web.dead import DeadDesk, dead_router
+from yadtq.web.deadpages import DeadPages, dead_page_router
 from yadtq.web.guard import Guard
 from yadtq.web.indexer import Indexer
 from yadtq.web.listing import Listing
@@ -49,6 +51,7 @@ def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None)
     live = Live(view, changes)
     submitter = Submitter(app, TaskFile(task_file) if task_file else None)
     pages = Pages(app, view, submitter)
+    desk = DeadDesk(app)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,12 +64,14 @@ def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None)
         looking.cancel()
         await asyncio.wait([looking])
         await asyncio.to_thread(indexer.join, STOP_S)
+        await asyncio.to_thread(desk.close, STOP_S)
         if not indexer.alive:
             model.close()
 
     # The documentation pages that come with FastAPI load scripts from other hosts; /openapi.json stays.
     site = FastAPI(title="YADTQ", docs_url=None, redoc_url=None, lifespan=lifespan)
-    for router in (api_router(app, view, submitter), stream_router(live), page_router(pages)):
+    apis = (api_router(app, view, submitter), dead_router(desk, view), stream_router(live))
+    for router in (*apis, page_router(pages), dead_page_router(DeadPages(pages, desk))):
         site.include_router(router)
     site.mount("/static", StaticFiles(directory=STATIC))
     site.add_middleware(Guard)
@@ -97,4 +102,4 @@ def _answer_errors(site: FastAPI, pages: Pages) -> None:
     async def known(request: Request, error: YadtqError) -> Response:
         if request.url.path.startswith("/api/"):
             return answer_error(error)
-        return answer(request, 500, str(error))
+        return answer(request, status_of(error), str(error))
