@@ -2,12 +2,13 @@
 # make demo    the whole job on real Kafka and Valkey; KEEP=1 keeps it up until Ctrl+C
 # make check   format, lint, types, floors, and the tests that need no services: under a minute
 # make test    everything, on a real Kafka, a real Valkey and a real browser
+# make bench   how fast it is here, beside Celery, Dramatiq and Huey: about 20 minutes; BENCH="--scenario drain" picks
 
 PYTHON ?= python3
 BIN := .venv/bin
 MARK := .venv/.ready
 
-.PHONY: setup demo check test lint browser clean
+.PHONY: setup demo check test bench lint browser clean
 
 setup: $(MARK)
 
@@ -32,6 +33,9 @@ check: lint
 
 test: lint browser
 	$(BIN)/pytest
+
+bench: setup
+	@$(BIN)/yadtq bench $(BENCH)
 
 # The page tests drive a real Chromium; where it is missing it is installed if that can be done without asking.
 browser:

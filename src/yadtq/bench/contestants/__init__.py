@@ -1,0 +1,1 @@
+"""What is measured beside YADTQ. The files of other queues run in environments of their own, as scripts."""
