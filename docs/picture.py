@@ -17,20 +17,12 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from yadtq.dev.chromium import ARGUMENTS
+
 WIDTH, HEIGHT = 1280, 711  # CSS pixels
 ROWS = 7  # what lies below the edge would be in the file all the same
 POINTS = 0.75  # a pixel
 GRID = 0.04  # points between two places that a letter's outline may touch
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Hidden and not removed: they give the columns their widths.
 HIDE_ROWS = """most => document.querySelectorAll(`#list tbody tr:nth-child(n + ${most + 1}), #foot, .pager`)
     .forEach(element => { element.style.visibility = 'hidden' })"""

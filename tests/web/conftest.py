@@ -12,22 +12,13 @@ from playwright.sync_api import Browser, Error, expect, sync_playwright
 from scene import Scene
 from watched import Watched
 
+from yadtq.dev.chromium import ARGUMENTS
 from yadtq.web.server import Server, address, bind
 from yadtq.web.site import create_app
 
 expect.set_options(timeout=20_000)  # what has to come comes at once, but for a machine that is busy with other work
 BASE = "http://127.0.0.1:8080"
 INSTALL = "Install it: apt-get install chromium"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture

@@ -326,6 +326,15 @@ def test_queues_show_partitions_with_lag_and_counts(client: TestClient, scene: S
     assert queue["counts"] == {"QUEUED": 10, "PROCESSING": 0, "SUCCESS": 0, "FAILED": 0}
 
 
+def test_lag_is_that_of_the_group_that_was_named(scene: Scene, tmp_path: Path) -> None:
+    for at in range(10):
+        scene.broker.append(Message("tasks", encode(Envelope(task_id=f"t{at}", task_type="add")), partition=0))
+    scene.broker.offsets["others", TopicPartition("tasks", 0)] = Position(7, "")
+    site = create_app(scene.app, readmodel_path=tmp_path / "others.sqlite", group="others")
+    with TestClient(site, base_url="http://127.0.0.1:8080") as client:
+        eventually(lambda: items(client, "/queues") and items(client, "/queues")[0]["lag"] == 3)
+
+
 def test_a_queue_that_is_new_is_found(client: TestClient, scene: Scene) -> None:
     scene.app.ensure_queue("later", 1)
     eventually(lambda: [queue["name"] for queue in items(client, "/queues")] == ["later", "tasks"])

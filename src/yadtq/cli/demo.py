@@ -36,7 +36,7 @@ def demo(
 
     from yadtq.cli.progress import reporter
     from yadtq.cli.services import signals
-    from yadtq.dev.demo import Demo, has_failed
+    from yadtq.dev.demo import DOOMED, Demo, has_failed
     from yadtq.dev.services import Services
     from yadtq.settings import Address, Settings
 
@@ -48,9 +48,11 @@ def demo(
         try:
             here = f"`yadtq up` in {data}"
             settings = Settings(kafka=Address(services.kafka, here), redis=Address(services.redis, here))
-            console.print(f"Pages: [bold]{services.web}[/]   40 tasks go through producer.py; worker-1 will die.\n")
             with _drawing(console) as draw:
-                summary = Demo(Path.cwd(), data, settings, interrupt, draw).run()
+                showing = Demo(Path.cwd(), data, settings, interrupt, draw)
+                plan = f"{showing.scene.total} tasks go through producer.py; {DOOMED} will die."
+                console.print(f"Pages: [bold]{services.web}[/]   {plan}\n")
+                summary = showing.run()
             console.print(_table(summary))
             if keep:
                 console.print(f"\nLook around: [bold]{services.web}[/]   (Ctrl+C ends everything)")
@@ -126,6 +128,8 @@ def _picture(scene: "Scene") -> "RenderableType":
 def _table(summary: "Summary") -> "RenderableType":
     from rich.table import Table
 
+    from yadtq.dev.demo import DOOMED
+
     table = Table(title="What happened", show_header=False, title_justify="left", min_width=60)
     table.add_row("Lines", summary.published)
     for status, count in sorted(summary.statuses.items()):
@@ -138,7 +142,7 @@ def _table(summary: "Summary") -> "RenderableType":
     moved = ", ".join(f"partition {at} → {owner}" for at, owner in sorted(summary.moved.items()))
     table.add_row("Taken over", moved or "nothing")
     recovery = "nothing had to be run again" if summary.recovery_s is None else f"{summary.recovery_s:.1f} s"
-    table.add_row("Recovery", f"{recovery} from the death of worker-1 to the restart of its task")
+    table.add_row("Recovery", f"{recovery} from the death of {DOOMED} to the restart of its task")
     for problem in summary.problems:
         table.add_row("[red]Problem[/]", problem)
     return table

@@ -31,6 +31,9 @@ def web(
     data: Annotated[Path, typer.Option(help="The folder of the lists' file; deleting the file rebuilds it.")] = Path(
         DATA_FOLDER
     ),
+    group: Annotated[
+        str, typer.Option(help="The workers' consumer group; lag is what it has not finished.")
+    ] = "workers",
     kafka: Annotated[str | None, typer.Option(help="Kafka's address.")] = None,
     redis: Annotated[str | None, typer.Option(help="Redis's address.")] = None,
 ) -> None:
@@ -45,6 +48,7 @@ def web(
     listener = bind(host, port)
     listener.listen()
     loaded = load_app(app or EXAMPLES, kafka, redis)
-    site = create_app(loaded, readmodel_path=data / "web" / "readmodel.sqlite", task_file=task_file)
+    path = data / "web" / "readmodel.sqlite"
+    site = create_app(loaded, readmodel_path=path, task_file=task_file, group=group)
     typer.echo(f"YADTQ is at {address(listener)}  (Ctrl+C ends it)")
     serve(site, listener)

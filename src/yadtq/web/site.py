@@ -32,22 +32,24 @@ from yadtq.web.taskfile import TaskFile
 from yadtq.web.view import View
 
 STATIC = Path(__file__).with_name("static")
+GROUP = "workers"
 STOP_S = 1.0  # a thread that waits for a dead Kafka is left behind; it is a daemon
 
 
-def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None) -> FastAPI:
+def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None, group: str = GROUP) -> FastAPI:
     """Make the ASGI app.
 
     Args:
         app: Its registry says which tasks can be submitted, its settings where Kafka and Redis are.
         readmodel_path: The SQLite file; made where it is missing.
         task_file: Where submitted tasks are written as lines, instead of being published.
+        group: The workers' consumer group; lag is what it has not finished.
     """
     changes = Changes()
     model = ReadModel(readmodel_path)
     listing = Listing(model)
     indexer = Indexer(app.broker, Layout(app.settings.prefix), model, changes.tell)
-    view = View(app, listing, indexer, changes)
+    view = View(app, listing, indexer, changes, group)
     live = Live(view, changes)
     submitter = Submitter(app, TaskFile(task_file) if task_file else None)
     pages = Pages(app, view, submitter)

@@ -24,7 +24,6 @@ HEAD = 200  # tasks at the head of each partition that are asked after: what run
 ROUNDS = 5  # a page of QUEUED is filled up so many times when its tasks turn out to run already
 CATCH_UP_S = 2.0
 MANY_BEHIND = 1_000
-GROUP = "workers"
 EVERYTHING = Filter()
 
 
@@ -62,7 +61,8 @@ class QueueView:
 class View:
     """Everything that is shown, asked of whoever knows it."""
 
-    def __init__(self, app: App, listing: Listing, indexer: Indexer, changes: Changes) -> None:
+    def __init__(self, app: App, listing: Listing, indexer: Indexer, changes: Changes, group: str) -> None:
+        self._group = app.layout.group(group)
         self._app = app
         self._layout = Layout(app.settings.prefix)
         self._listing = listing
@@ -203,7 +203,7 @@ class View:
         }
         try:
             ends = await self._broker.ask(lambda: self._app.broker.end_offsets(topic))
-            committed = await self._broker.ask(lambda: self._app.broker.committed(topic, self._app.layout.group(GROUP)))
+            committed = await self._broker.ask(lambda: self._app.broker.committed(topic, self._group))
         except Unavailable:  # `notices` says it
             return [PartitionView(at, None, None, None, owners.get(at)) for at in self._indexer.partitions(topic)]
         views = []
