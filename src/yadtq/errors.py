@@ -15,6 +15,7 @@
     │   └── LedgerUnavailable
     ├── NotFound                 no task has this id
     ├── UnknownQueue             no queue has this name
+    ├── NotGrowable              a queue cannot get more partitions now
     ├── NoDeadLetter             no dead letter has this id
     ├── TaskFailed               the task ended FAILED; carries its error log
     ├── InvalidResult            a result is not what the task's signature says
@@ -128,6 +129,10 @@ class UnknownQueue(YadtqError):
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"no queue is named {queue!r}: {hint}known are {', '.join(known) or 'none'}")
         self.queue = queue
+
+
+class NotGrowable(YadtqError):
+    """A queue in the order of keys is not drained: with more partitions a key's new tasks would pass its old ones."""
 
 
 class NoDeadLetter(YadtqError):

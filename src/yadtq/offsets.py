@@ -90,6 +90,13 @@ class Tracker:
         self._committed = position
 
 
+def lag(first: int, end: int, position: Position | None) -> int:
+    """How many records of a partition from `first` to before `end` are not finished, by what is committed."""
+    if position is None:
+        return end - first
+    return max(end - max(position.offset, first) - len(read_bitmap(position.metadata, position.offset)), 0)
+
+
 def write_bitmap(finished: set[int], base: int) -> str:
     """Write the finished offsets above `base`; those further than SPAN are left out and would be read again."""
     bits = sum(1 << offset - base for offset in finished if 0 <= offset - base < SPAN)

@@ -9,6 +9,7 @@ from broker_bench import BrokerBench
 from waiting import eventually
 from yadtq.broker import Message, Record, Report, ensure_topic
 from yadtq.broker.kafka import KafkaBroker
+from yadtq.errors import BrokerUnavailable
 
 
 def read(bench: BrokerBench, starts: dict[int, int], count: int) -> list[Record]:
@@ -34,6 +35,32 @@ def test_a_topic_is_created_once(broker: BrokerBench) -> None:
     assert broker.broker.partitions()[broker.topic] == 2
     assert ensure_topic(broker.broker, broker.topic, 5, {}) == 2
     assert ensure_topic(broker.broker, f"{broker.topic}-other", 4, {}) == 4
+
+
+def test_a_topic_grows_and_never_shrinks(broker: BrokerBench) -> None:
+    broker.create(2)
+    broker.send(b"x", partition=1)
+    assert broker.broker.grow_topic(broker.topic, 4) == 4
+    assert broker.broker.grow_topic(broker.topic, 4) == 4
+    assert broker.broker.grow_topic(broker.topic, 3) == 4
+    assert broker.broker.partitions()[broker.topic] == 4
+    ends = {broker.at(partition): (0, int(partition == 1)) for partition in range(4)}
+    assert broker.broker.end_offsets(broker.topic) == ends
+
+
+def test_a_producer_that_sent_before_can_send_to_the_new_partitions_at_once(broker: BrokerBench) -> None:
+    broker.create(2)
+    assert [report.partition for report in broker.send(b"a", b"b", partition=1)] == [1, 1]
+    broker.broker.grow_topic(broker.topic, 4)
+    (late,) = broker.send(b"c", partition=3)
+    assert (late.error, late.partition, late.offset) == (None, 3, 0)
+    (report,) = broker.send(b"d", partition=4)
+    assert report.refused
+
+
+def test_a_topic_nobody_made_does_not_grow(broker: BrokerBench) -> None:
+    with pytest.raises(BrokerUnavailable, match=broker.topic):
+        broker.broker.grow_topic(broker.topic, 4)
 
 
 def test_a_topic_nobody_made_has_no_offsets(broker: BrokerBench) -> None:

@@ -17,10 +17,11 @@ from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.offsets import Position
 from yadtq.settings import load
 
-QUESTIONS = ["partitions", "create_topic", "end_offsets", "committed", "recovery_ms"]
+QUESTIONS = ["partitions", "create_topic", "grow_topic", "end_offsets", "committed", "recovery_ms"]
 ARGUMENTS = {
     "partitions": (),
     "create_topic": ("q", 1, {}),
+    "grow_topic": ("q", 2),
     "end_offsets": ("q",),
     "committed": ("q", "g"),
     "recovery_ms": ("g", "consumer", 6_000),

@@ -59,6 +59,16 @@ def test_a_poll_comes_back_with_the_first_record(broker: BrokerBench) -> None:
     assert [record.value for record in member.consumer.poll(30, 500)] == [b"x"]
 
 
+def test_members_get_the_partitions_that_a_topic_grows_by_and_miss_nothing_in_them(broker: BrokerBench) -> None:
+    broker.create(1)
+    member = broker.join().own(1)
+    broker.broker.grow_topic(broker.topic, 3)
+    for partition in range(3):
+        broker.send(b"%d" % partition, partition=partition)  # before the member knows
+    member.own(3).read(3)
+    assert member.owned[broker.at(2)] == Position(0, "", committed=False)
+
+
 def test_two_members_share_the_partitions(broker: BrokerBench) -> None:
     broker.create(4)
     first = broker.join().own(4)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from yadtq.offsets import SPAN, Position, Tracker, read_bitmap, write_bitmap
+from yadtq.offsets import SPAN, Position, Tracker, lag, read_bitmap, write_bitmap
 
 
 class Partition(RuleBasedStateMachine):
@@ -204,3 +204,18 @@ def test_a_bitmap_of_a_larger_span_than_ours_says_nothing() -> None:
     raw: Any = b"\xff" * (SPAN // 8 + 1)
     check = zlib.crc32(raw).to_bytes(4, "little")
     assert read_bitmap("b1:" + base64.b85encode(check + raw).decode(), 0) == set()
+
+
+@pytest.mark.parametrize(
+    ("position", "left"),
+    [
+        (None, 6),  # nothing committed: from the first that Kafka still has
+        (Position(2, ""), 6),  # committed below what Kafka still has
+        (Position(7, ""), 3),
+        (Position(7, write_bitmap({8, 9}, 7)), 1),
+        (Position(10, ""), 0),
+        (Position(12, ""), 0),  # an end that was asked for earlier
+    ],
+)
+def test_lag_is_what_is_not_finished(position: Position | None, left: int) -> None:
+    assert lag(4, 10, position) == left

@@ -13,7 +13,7 @@ from typing import Any
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
 from yadtq.broker import librdkafka
 from yadtq.broker.protocol import (
@@ -104,6 +104,20 @@ class KafkaBroker:
         self._wait_for(name, partitions)
         return True
 
+    def grow_topic(self, name: str, partitions: int) -> int:
+        try:
+            self._client().create_partitions([NewPartitions(name, partitions)])[name].result(ANSWER_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise BrokerUnavailable(f"Kafka at {self._shown} has no topic {name!r}") from error
+            if error.args[0].code() != KafkaError.INVALID_PARTITIONS:
+                raise self._unavailable(error) from error
+            return self.partitions()[name]  # so many or more, by somebody else perhaps
+        except TimeoutError as error:
+            raise self._unavailable(error) from error
+        self._wait_for(name, partitions)
+        return partitions
+
     def _wait_for(self, topic: str, partitions: int | None) -> None:
         """Creation is acknowledged by the controller; the leaders of the partitions hear of it a moment later."""
         deadline = time.monotonic() + ANSWER_S
@@ -115,7 +129,7 @@ class KafkaBroker:
             except BrokerUnavailable as error:
                 problem = str(error)
             if time.monotonic() > deadline:
-                raise BrokerUnavailable(f"topic {topic!r} was created and cannot be used yet; try again ({problem})")
+                raise BrokerUnavailable(f"topic {topic!r} is there and cannot be used yet; try again ({problem})")
             time.sleep(0.02)
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
@@ -245,21 +259,31 @@ class KafkaProducer:
         except BufferError:
             return self._send_late(message, on_delivery)
         except KafkaException as error:
+            if error.args[0].code() == KafkaError._UNKNOWN_PARTITION and self._grown(message):
+                return self._send_late(message, on_delivery)
             return _refusal(error.args[0])
         return None
 
+    def _grown(self, message: Message) -> bool:
+        """Whether the topic has this partition after all: the client may not have heard yet that it has grown."""
+        try:
+            found = self._producer.list_topics(message.topic, timeout=ANSWER_S).topics[message.topic]
+        except KafkaException:
+            return False
+        return message.partition in found.partitions
+
     def _send_late(self, message: Message, on_delivery: OnDelivery) -> Report | None:
-        """Wait for room in the client's buffer. The reports make it, on their thread."""
+        """Try again until there is room in the client's buffer. The reports make it, on their thread."""
         deadline = time.monotonic() + ANSWER_S
         while time.monotonic() < deadline:
-            self._closing.wait(0.01)
             try:
                 _produce(self._producer, message, on_delivery)
             except BufferError:
-                continue
+                self._closing.wait(0.01)
             except KafkaException as error:
                 return _refusal(error.args[0])
-            return None
+            else:
+                return None
         return Report("the producer's buffer is full and Kafka takes nothing")
 
     def _replace(self) -> None:

@@ -11,6 +11,8 @@ CLIENT: dict[str, Any] = {
     "client.id": "yadtq",
     "log.connection.close": "false",
     "reconnect.backoff.max.ms": "1000",
+    # New partitions are seen in as many; with the default in 5 minutes. Senders too, or they put keys elsewhere.
+    "topic.metadata.refresh.interval.ms": "5000",
 }
 PRODUCER_PREFERS: dict[str, Any] = {
     "linger.ms": 0,  # batches form by themselves while one is under way; nothing waits for company
@@ -31,7 +33,6 @@ READER: dict[str, Any] = {
 MEMBER: dict[str, Any] = {
     **READER,
     "enable.auto.offset.store": False,
-    "topic.metadata.refresh.interval.ms": 10_000,  # new partitions are seen in 4 s; with the default not in 90 s
 }
 
 

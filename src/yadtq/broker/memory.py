@@ -63,6 +63,15 @@ class MemoryBroker:
             self.lock.notify_all()
             return True
 
+    def grow_topic(self, name: str, partitions: int) -> int:
+        self.check()
+        with self.lock:
+            if name not in self.logs:
+                raise BrokerUnavailable(f"the memory broker has no topic {name!r}")
+            self.logs[name] += [[] for _ in range(partitions - len(self.logs[name]))]
+            self.lock.notify_all()
+            return len(self.logs[name])
+
     def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
         self.check()
         return {TopicPartition(topic, at): (0, len(log)) for at, log in enumerate(self.logs.get(topic, []))}

@@ -171,6 +171,12 @@ class Broker(Protocol):
     def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
         """Create a topic; False: it existed. Either way it can be used now. Raises BrokerUnavailable."""
 
+    def grow_topic(self, name: str, partitions: int) -> int:
+        """Give a topic so many partitions; one that has as many or more stays as it is. Return how many it has then.
+
+        Keys move: the same key goes to another partition than before. Raises BrokerUnavailable.
+        """
+
     def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
         """Return for each partition the first offset and the one behind the last. Raises BrokerUnavailable."""
 

@@ -9,10 +9,10 @@ import sys
 
 import typer
 
-from yadtq.cli import bench, config, demo, dlq, services, web, worker
+from yadtq.cli import bench, config, demo, dlq, queue, services, web, worker
 from yadtq.errors import YadtqError
 
-NOUNS = (services, worker, web, dlq, demo, bench, config)  # in the order of `yadtq --help`
+NOUNS = (services, worker, web, queue, dlq, demo, bench, config)  # in the order of `yadtq --help`
 
 
 def build() -> typer.Typer:

@@ -13,7 +13,7 @@ from yadtq.app import App
 from yadtq.errors import Unavailable
 from yadtq.layout import Layout
 from yadtq.ledger import TaskRecord, WorkerRecord
-from yadtq.offsets import read_bitmap
+from yadtq.offsets import lag
 from yadtq.states import State
 from yadtq.web.asker import Asker
 from yadtq.web.changes import Changes
@@ -189,9 +189,9 @@ class View:
             lags = [at.lag for at in partitions]
             mine = [count for count in counts if count.queue == queue]
             totals = self._totals(mine, [row for row in running if row.queue == queue])
-            lag = None if None in lags else sum(lag or 0 for lag in lags)
+            behind = None if None in lags else sum(at or 0 for at in lags)
             dead, odd = (oddities.get((queue, what), 0) for what in ("dead", "undecodable"))
-            views.append(QueueView(queue, totals, lag, dead, odd, partitions))
+            views.append(QueueView(queue, totals, behind, dead, odd, partitions))
         return views
 
     async def _partitions(self, topic: str, workers: Sequence[WorkerRecord]) -> list[PartitionView]:
@@ -209,11 +209,8 @@ class View:
         views = []
         for where, (first, end) in sorted(ends.items()):
             position = committed.get(where)
-            lag = end - max(position.offset if position else 0, first)
-            # What is finished out of order travels with the commit as a bitmap.
-            lag -= len(read_bitmap(position.metadata, position.offset)) if position else 0
-            offset = position.offset if position else None
-            views.append(PartitionView(where.partition, offset, end, max(lag, 0), owners.get(where.partition)))
+            offset, owner = position.offset if position else None, owners.get(where.partition)
+            views.append(PartitionView(where.partition, offset, end, lag(first, end, position), owner))
         return views
 
 
