@@ -6,6 +6,7 @@ when it is down the view is late, the submit is not. When the process dies, what
 The clients of Kafka and Redis are loaded at the first use, so that a child process that only runs tasks needs neither.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -16,8 +17,10 @@ import msgspec
 
 import yadtq.broker
 import yadtq.ledger
+from yadtq import within
+from yadtq.attempt import Attempt
 from yadtq.broker import Broker
-from yadtq.errors import NotFound
+from yadtq.errors import Fenced, LedgerUnavailable, NotFound
 from yadtq.handle import Handle, Settled
 from yadtq.layout import Layout
 from yadtq.ledger import Ledger
@@ -85,10 +88,12 @@ class App:
 
     @cached_property
     def broker(self) -> Broker:
+        within.keep_out()
         return self._own_broker or yadtq.broker.connect(self.settings)
 
     @cached_property
     def ledger(self) -> Ledger:
+        within.keep_out()
         return self._own_ledger or yadtq.ledger.connect(self.settings)
 
     @cached_property
@@ -155,16 +160,40 @@ class App:
         return Handle(task_id, self, msgspec.json.decode)
 
     def publish(self, calls: Sequence[Call], read: Callable[[bytes], R]) -> list[Handle[R]]:
-        """Publish calls and wait for Kafka's reports. `Task.submit` is the road here."""
+        """Publish calls and wait for Kafka's reports. `Task.submit` is the road here.
+
+        Inside a task the worker publishes them, in the name of the attempt that runs.
+        """
+        running = within.here.get()
+        ids = self._publish(calls) if running is None else running.publish(calls).result()
+        return [Handle(task_id, self, read) for task_id in ids]
+
+    def _publish(self, calls: Sequence[Call]) -> list[str]:
         sent = self._ready().send(calls)
         sent.wait(REPORT_S)
         self._publisher.record(sent)
-        return [Handle(task_id, self, read) for task_id in sent.task_ids]
+        return sent.task_ids
+
+    def publish_for(self, attempt: Attempt, calls: Sequence[Call]) -> list[str]:
+        """Publish what a task submits; return the ids. For the worker that runs the attempt.
+
+        Raises:
+            Fenced: The ledger has another attempt as the present one, or none. Where it does not answer the calls are
+                published: under their ids they run once, whoever submits them.
+        """
+        with contextlib.suppress(LedgerUnavailable):
+            record = self.ledger.records([attempt.task_id])[0]
+            if record is None or record.fence != attempt.fence or record.status is not State.PROCESSING:
+                raise Fenced(attempt.task_id, attempt.attempt)
+        return self._publish(calls)
 
     async def publish_async(self, calls: Sequence[Call], read: Callable[[bytes], R]) -> list[Handle[R]]:
         """Publish like `publish`; no call in here blocks the loop, and no thread is held while Kafka works."""
         import asyncio  # whoever awaits has loaded it
 
+        if (running := within.here.get()) is not None:
+            ids = await asyncio.wrap_future(running.publish(calls))
+            return [Handle(task_id, self, read) for task_id in ids]
         sent = await asyncio.to_thread(lambda: self._ready().send(calls))
         await asyncio.wait([asyncio.wrap_future(sent.done)], timeout=REPORT_S)
         sent.wait(0)
@@ -176,14 +205,16 @@ class App:
             return self._publisher
 
     def status(self, task_id: str) -> State:
-        """Return the state of a task. Raises NotFound, LedgerUnavailable."""
+        """Return the state of a task. Raises NotFound, LedgerUnavailable, and NotInsideTask in a task."""
+        within.no_waiting()
         record = self.ledger.records([task_id])[0]
         if record is None and task_id not in self._ready().unrecorded:
             raise NotFound(task_id)
         return record.shown if record is not None else State.QUEUED
 
     def settled(self, task_id: str) -> "Future[Settled]":
-        """Return a future of the end of a task; NotFound where no task has this id."""
+        """Return a future of the end of a task; NotFound where no task has this id. Raises NotInsideTask in a task."""
+        within.no_waiting()
         self._ready()
         with self._lock:
             return self._waiter.wait_for(task_id)

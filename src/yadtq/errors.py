@@ -7,7 +7,8 @@
     ├── SubmitError              nothing was published
     │   ├── InvalidArguments     arguments do not fit the task's signature
     │   ├── TooLarge             the envelope is over the size limit
-    │   └── NotReplayable        a dead letter cannot run again as it is
+    │   ├── NotReplayable        a dead letter cannot run again as it is
+    │   └── Fenced               the attempt that submits does not count any more
     ├── SubmitUnknown            Kafka gave no report in time: published or not, nobody knows yet
     │   └── ReplayUnknown        the same of the replay of a dead letter
     ├── Unavailable              a store does not answer
@@ -20,6 +21,7 @@
     ├── TaskFailed               the task ended FAILED; carries its error log
     ├── InvalidResult            a result is not what the task's signature says
     ├── ResultTimeout            not final yet when the wait was over
+    ├── NotInsideTask            a task asked for something that only works outside of tasks
     └── Superseded               a newer process runs under this worker's name
 
 One invariant: the text says what happened and what to do next; the facts stand as attributes.
@@ -71,6 +73,18 @@ class TooLarge(SubmitError):
 
 class NotReplayable(SubmitError):
     """A dead letter cannot run again as it is; the text says what would help."""
+
+
+class Fenced(SubmitError):
+    """A task submits whose attempt does not count any more: another one has taken its place, or it is over."""
+
+    def __init__(self, task_id: str, attempt: int) -> None:
+        super().__init__(
+            f"attempt {attempt} of task {task_id!r} does not count any more, so what it submits is not published. "
+            "Let it end; its result would be refused too"
+        )
+        self.task_id = task_id
+        self.attempt = attempt
 
 
 class SubmitUnknown(YadtqError):
@@ -173,6 +187,10 @@ class ResultTimeout(YadtqError, TimeoutError):
         super().__init__(f"task {task_id!r} is not final after {timeout_s:g} s; it goes on, wait again")
         self.task_id = task_id
         self.timeout_s = timeout_s
+
+
+class NotInsideTask(YadtqError):
+    """A task asked for something that only works outside of tasks."""
 
 
 class Superseded(YadtqError):

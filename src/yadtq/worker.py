@@ -61,7 +61,8 @@ class Worker:
         self._services: list[Service] = []
 
     def _inline(self, sink: Sink) -> Runner:
-        return InlineRunner(self._app.registry, self._settings.concurrency, sink, self._app.settings.max_result_bytes)
+        slots, limit_bytes = self._settings.concurrency, self._app.settings.max_result_bytes
+        return InlineRunner(self._app.registry, slots, sink, limit_bytes, publish=self._app.publish_for)
 
     def drain(self) -> None:
         """Ask the worker to finish what runs and leave. Safe in a signal handler."""

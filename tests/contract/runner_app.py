@@ -1,11 +1,13 @@
 """The tasks that runners are tested with, for runners of this process and for children alike."""
 
 import asyncio
+import contextvars
 import ctypes
 import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,71 @@ def signals() -> list[str]:
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
+
+
+@app.task
+def parent(*numbers: int) -> list[str]:
+    """Submit a child for each number."""
+    return [double.submit(number).task_id for number in numbers]
+
+
+@app.task
+async def parent_async(*numbers: int) -> list[str]:
+    handles = await asyncio.gather(*(double_async.submit_async(number) for number in numbers))
+    return [handle.task_id for handle in handles]
+
+
+@app.task
+def parent_of_many(*numbers: int) -> list[str]:
+    return [handle.task_id for handle in double.submit_many([[number] for number in numbers])]
+
+
+@app.task
+def parent_of_chosen(task_id: str) -> str:
+    return double.using(task_id=task_id, key="k", queue="elsewhere", max_attempts=7).submit(1).task_id
+
+
+@app.task
+def bad_parent() -> str:
+    double.submit("x")  # type: ignore[arg-type]
+    return "published"
+
+
+@app.task
+def curious_parent(how: str) -> str:
+    """Look at a child from inside."""
+    handle = double.submit(1)
+    return str(handle.status() if how == "status" else handle.result(1))
+
+
+@app.task
+def parent_with_a_thread() -> str:
+    said: list[str] = []
+
+    def submit() -> None:
+        try:
+            double.submit(1)
+        except Exception as error:
+            said.append(f"{type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    thread.join()
+    thread = threading.Thread(target=contextvars.copy_context().run, args=[submit])
+    thread.start()
+    thread.join()
+    return "; ".join(said)
+
+
+@app.task
+async def parent_that_leaves_something(path: str) -> None:
+    """End before a submit that goes on."""
+
+    async def late() -> None:
+        try:
+            await asyncio.sleep(0.3)
+            await double_async.submit_async(1)
+        except Exception as error:
+            note(path, type(error).__name__)
+
+    asyncio.get_running_loop().create_task(late())

@@ -3,15 +3,20 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 import yadtq
 from waiting import eventually
+from yadtq.attempt import Attempt
 from yadtq.broker import Message, OnReport, Report
 from yadtq.broker.memory import MemoryBroker, MemoryProducer
+from yadtq.errors import Fenced
+from yadtq.ledger import Batch, Beat, Claim, Run
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.settings import WorkerSettings
+from yadtq.task import Call, Options
 from yadtq.telemetry import Telemetry
 from yadtq.worker import Worker
 
@@ -40,6 +45,17 @@ class World:
         self._worker = Worker(self.app, WorkerSettings("w"), partitions=4, telemetry=self.telemetry)
         self._thread = threading.Thread(target=self._worker.run)
         self._thread.start()
+
+    def take_over(self, task_id: str) -> Run:
+        """Let another worker claim a task, as after the end of the first one's lease."""
+        record = self.ledger.records([task_id])[0]
+        assert record is not None
+        self.ledger.leave("w", self.ledger.workers()[0].incarnation)
+        self.ledger.beat(Beat("other", "1", 10_000, first=True))
+        claim = Claim("t", task_id, "parent", record.topic, record.partition, record.offset, 0, 0, 3)
+        (answer,) = self.ledger.exchange("other", "1", Batch(claims=[claim])).claims
+        assert isinstance(answer, Run)
+        return answer
 
     def close(self) -> None:
         if self._worker is not None and self._thread is not None:
@@ -181,3 +197,57 @@ def test_a_worker_that_cannot_end_a_task_says_so_at_its_start(world: World) -> N
     world.work()
     assert handle.result(timeout_s=20) == 7
     assert ("not_isolated", "limited") in told
+
+
+def test_a_task_submits_tasks_and_running_twice_submits_them_once(world: World) -> None:
+    tries: list[int] = []
+
+    @world.app.task
+    def parent() -> list[str]:
+        ids = [world.add.submit(n, n).task_id for n in range(3)]
+        tries.append(1)
+        if len(tries) < 2:
+            raise ValueError("once more")
+        return ids
+
+    handle = parent.submit()
+    world.work()
+    children = handle.result(timeout_s=20)
+    assert [world.app.handle(child).result(timeout_s=20) for child in children] == [0, 2, 4]
+    assert len(tries) == 2
+    assert sum(len(log) for log in world.broker.logs["demo"]) == 1 + 2 * 3
+    assert [record.attempts for record in world.ledger.records(children) if record] == [1, 1, 1]
+
+
+def test_what_an_attempt_submits_that_does_not_count_any_more_is_refused(world: World) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    caught: list[Exception] = []
+
+    @world.app.task
+    def parent() -> None:
+        inside.set()
+        go_on.wait(20)
+        try:
+            world.add.submit(1, 1)
+        except yadtq.SubmitError as error:
+            caught.append(error)
+
+    handle = parent.submit()
+    world.work()
+    inside.wait(20)
+    run = world.take_over(handle.task_id)
+    go_on.set()
+    eventually(lambda: caught)
+    assert isinstance(caught[0], Fenced)
+    assert f"attempt 1 of task '{handle.task_id}' does not count any more" in str(caught[0])
+    late = Attempt(1, handle.task_id, "parent", b"[]", b"{}", 2, run.fence)
+    assert world.app.publish_for(late, []) == []
+    with pytest.raises(Fenced):
+        world.app.publish_for(replace(late, task_id="nobody"), [])
+
+
+def test_where_redis_does_not_answer_what_a_task_submits_is_published(world: World) -> None:
+    call = Call("add", b"[1, 1]", b"{}", Options(queue="demo", task_id="child"))
+    world.app.ensure_queue("demo")
+    world.ledger.down = True
+    assert world.app.publish_for(Attempt(1, "p", "parent", b"[]", b"{}", 1, "1.1"), [call]) == ["child"]

@@ -31,3 +31,11 @@ def spin() -> None:
 def crash() -> None:
     """Take the process with it."""
     os.abort()
+
+
+@app.task
+def fan_out(count: int, pause_s: float) -> list[str]:
+    """Submit so many tasks, and go on for a while."""
+    ids = [add.submit(n, 1).task_id for n in range(count)]
+    time.sleep(pause_s)
+    return ids

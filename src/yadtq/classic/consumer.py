@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None, *, stand_by: bool = False) -> int:
 
     def make_runner(sink: Sink) -> Runner:
         around = None if args.fail_after is None else Doom(args.fail_after, console).around
-        return InlineRunner(app.registry, settings.concurrency, sink, app.settings.max_result_bytes, around)
+        limit_bytes = app.settings.max_result_bytes
+        return InlineRunner(app.registry, settings.concurrency, sink, limit_bytes, around, app.publish_for)
 
     worker = Worker(app, settings, queue=args.topic, telemetry=telemetry, make_runner=make_runner)
     drain_on_signals(worker, console.say)

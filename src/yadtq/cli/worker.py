@@ -140,6 +140,7 @@ def start_pool(target: str, app: "App", sizes: Sizes, sink: "Sink", telemetry: "
         on_event=lambda kind, detail: telemetry.tell(Event(kind, detail=detail)),
         max_tasks=sizes.max_tasks,
         max_memory_mb=sizes.max_memory_mb,
+        publish=app.publish_for,
         solo=Solo(sizes.solo, spare=bool(app.registry.solo)),
     )
     signal.signal(signal.SIGHUP, lambda *_: pool.replace())

@@ -11,6 +11,7 @@ and where there is none by the end of the stream.
 import ctypes
 import faulthandler
 import importlib
+import itertools
 import os
 import queue
 import signal
@@ -20,6 +21,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from yadtq.attempt import Attempt, Outcome
@@ -27,13 +29,15 @@ from yadtq.errors import SettingsError
 from yadtq.runners import frames
 from yadtq.runners.execution import execute, execute_async, now_ms, raised
 from yadtq.runners.seats import Seats
-from yadtq.task import Registry, Task
+from yadtq.task import Call, Registry, Task
+from yadtq.within import enter_child
 
 if TYPE_CHECKING:
     import asyncio
 
 PR_SET_PDEATHSIG = 1
 BATCH = 500
+Answer = Outcome | frames.Returned | frames.Submit
 SWITCH_S = 0.0005  # beside one busy task the others wait 0.7 ms for their turn; 5.2 ms with Python's default
 
 
@@ -48,7 +52,9 @@ class Child:
         self._limit_bytes = limit_bytes
         self._jobs: dict[int, frames.Job] = {}  # not started yet; `pop` decides a race between a slot and a recall
         self._queue: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[Outcome | frames.Returned] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._requests: dict[int, Future[list[str]]] = {}
+        self._request_numbers = itertools.count(1)
         self._threads: list[threading.Thread] = []
         self._coroutines: Coroutines | None = None
 
@@ -63,6 +69,8 @@ class Child:
                         self._take(jobs)
                     case frames.Recall(numbers):
                         self._outbox.put(frames.Returned([n for n in numbers if self._jobs.pop(n, None) is not None]))
+                    case frames.Submitted(request, ids, failure):
+                        self._submitted(self._requests.pop(request), ids, failure)
 
     def _take(self, jobs: Sequence[frames.Job]) -> None:
         coroutines = []
@@ -90,7 +98,7 @@ class Child:
                 continue
             attempt, task = job.to_attempt(), self._registry.get(job.task_type)
             self._seats.start(job.seat, job.number)
-            outcome = execute(task, attempt, self._limit_bytes) if task else unknown(attempt)
+            outcome = execute(task, attempt, self._limit_bytes, self._submit) if task else unknown(attempt)
             self._seats.end(job.seat, job.number)
             self._outbox.put(outcome)
 
@@ -103,9 +111,24 @@ class Child:
 
     async def _run_coroutine(self, task: Task[..., Any], job: frames.Job) -> None:
         self._seats.start(job.seat, job.number)
-        outcome = await execute_async(task, job.to_attempt(), self._limit_bytes)
+        outcome = await execute_async(task, job.to_attempt(), self._limit_bytes, self._submit)
         self._seats.end(job.seat, job.number)
         self._outbox.put(outcome)
+
+    def _submit(self, attempt: Attempt, calls: Sequence[Call]) -> "Future[list[str]]":
+        """The port of what runs here: the worker publishes."""
+        request, future = next(self._request_numbers), Future[list[str]]()
+        self._requests[request] = future
+        self._outbox.put(frames.Submit(request, attempt.number, attempt.task_id, attempt.attempt, list(calls)))
+        return future
+
+    def _submitted(self, future: "Future[list[str]]", ids: list[str], failure: frames.Failure | None) -> None:
+        if not future.set_running_or_notify_cancel():  # whoever awaited it was cancelled
+            return
+        if failure is None:
+            future.set_result(ids)
+        else:
+            future.set_exception(frames.error_of(failure))
 
     def _send(self) -> None:
         """One frame for all that is there; nothing waits on a timer to fill one."""
@@ -116,12 +139,12 @@ class Child:
                 if done:
                     self._worker.sendall(frames.frame_of(frames.Finished(done)))
                 for answer in answers:
-                    if isinstance(answer, frames.Returned):
+                    if not isinstance(answer, Outcome):
                         self._worker.sendall(frames.frame_of(answer))
         except OSError:  # the worker is gone
             os._exit(1)
 
-    def _gather(self) -> list[Outcome | frames.Returned]:
+    def _gather(self) -> list[Answer]:
         answers = [self._outbox.get()]
         size = _size(answers[0])
         try:
@@ -169,7 +192,7 @@ def unknown(attempt: Attempt) -> Outcome:
     return raised(attempt, now_ms(), LookupError(f"the app in this runner has no task {attempt.task_type!r}"))
 
 
-def _size(answer: Outcome | frames.Returned) -> int:
+def _size(answer: Answer) -> int:
     return len(answer.result or answer.error_log or "") if isinstance(answer, Outcome) else 0
 
 
@@ -222,6 +245,7 @@ def main(numbers: Sequence[str], target: str) -> None:
     die_with(worker_pid)
     settle_in()
     worker = socket.socket(fileno=stream)
+    enter_child()
     try:
         registry = load(target)
     except BaseException:  # the import runs user code; it may raise anything

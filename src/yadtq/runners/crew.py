@@ -6,20 +6,21 @@ One invariant: an attempt is in `_waiting` or in the flights of exactly one chil
 dies takes nothing with it: what its page says had started is answered with DIED, the rest waits again as it was.
 """
 
-import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
+from concurrent.futures import Future
 
 from yadtq.attempt import Attempt, Outcome, Recalled, Started
-from yadtq.errors import SettingsError
+from yadtq.errors import Fenced, SettingsError
 from yadtq.runners import frames
-from yadtq.runners.bell import Bell
 from yadtq.runners.process import Flight, RunnerProcess, Stage
 from yadtq.runners.protocol import Sink
 from yadtq.runners.spawn import Spawn
 from yadtq.runners.staff import START_S, Plan, Staff
+from yadtq.runners.watch import Watch
+from yadtq.within import Port
 
 TICK_S = 0.1  # how late a start may be told, and how long a runner may stand still before it is given nothing more
 LINGER_S = 1.0  # after the last attempt; to wake the thread for each one would cost more than its ticks
@@ -36,12 +37,14 @@ class Crew:
     Args:
         target: What the children import; for messages.
         on_event: Told what becomes of children, as a kind and a sentence; on the crew's thread.
+        port: Publishes what attempts submit; never waits.
     """
 
-    def __init__(self, target: str, plan: Plan, spawn: Spawn, sink: Sink, on_event: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, target: str, plan: Plan, spawn: Spawn, sink: Sink, on_event: Callable[[str, str], None], port: Port
+    ) -> None:
         self._target, self._plan, self._spawn = target, plan, spawn
-        self._sink = sink
-        self._on_event = on_event
+        self._sink, self._on_event, self._port = sink, on_event, port
         self._changed = threading.Condition()
         self._waiting: deque[Attempt] = deque()
         self._ended: deque[RunnerProcess] = deque()
@@ -51,9 +54,7 @@ class Crew:
         self._active_mono = self._looked_mono = 0.0
         self._staff = Staff(plan, self._make)
         self._children = self._staff.children
-        self._selector = selectors.DefaultSelector()
-        self._bell = Bell()
-        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._watch = Watch()
         self._thread = threading.Thread(target=self._guard, name="yadtq-crew", daemon=True)
         self._thread.start()
 
@@ -78,7 +79,7 @@ class Crew:
             short = self._plan.elastic and bool(attempts)  # of children at work, or of a spare one
             wake = self._resting or short or any(child.blocked for child in self._children)
         if wake:
-            self._bell.ring()
+            self._watch.ring()
         self._tell([Recalled(attempt.number) for attempt in refused])
 
     def recall(self, wanted: Set[int]) -> None:
@@ -87,7 +88,7 @@ class Crew:
             self._waiting = deque(attempt for attempt in self._waiting if attempt.number not in wanted)
             for child in self._children:
                 back += self._recall_from(child, [f for n, f in child.flights.items() if n in wanted])
-        self._bell.ring()
+        self._watch.ring()
         self._tell([Recalled(number) for number in back])
 
     def close(self, timeout_s: float) -> bool:
@@ -101,7 +102,7 @@ class Crew:
             self._waiting.clear()
             for child in self._children:
                 back += self._recall_from(child, child.waiting)
-        self._bell.ring()
+        self._watch.ring()
         self._tell([Recalled(number) for number in back])
         with self._changed:
             idle = self._changed.wait_for(lambda: not any(child.flights for child in self._children), timeout_s)
@@ -122,7 +123,7 @@ class Crew:
         with self._changed:
             for child in self._children:
                 self._staff.replace(child)
-        self._bell.ring()
+        self._watch.ring()
 
     @property
     def pids(self) -> list[int]:
@@ -187,19 +188,14 @@ class Crew:
                     child.kill()
                 self._changed.notify_all()
         finally:
-            self._selector.close()
-            self._bell.close()
+            self._watch.close()
 
     def _turn(self) -> None:
-        for key, events in self._selector.select(self._rest_s()):
-            if key.data is None:
-                self._bell.answer()
-                continue
-            if events & selectors.EVENT_READ:
-                self._heed(key.data, key.data.receive())
-            if key.data.gone:
-                self._unwatch(key.data)
-                key.data.kill()  # without its stream it is of no use; if it is dead already its group is swept
+        for child in self._watch.wait(self._rest_s()):
+            self._heed(child, child.receive())
+            if child.gone:
+                self._watch.forget(child)
+                child.kill()  # without its stream it is of no use; if it is dead already its group is swept
         while self._ended:
             self._bury(self._ended.popleft())
         self._look()
@@ -208,7 +204,7 @@ class Crew:
             self._deal()
             for child in self._children:
                 child.flush()
-                self._watch(child)
+                self._watch.follow(child)
 
     def _rest_s(self) -> float | None:
         """Look around every tick while there is something to see; otherwise sleep until the bell rings."""
@@ -218,21 +214,6 @@ class Crew:
             self._resting = not busy and self._staff.settled and now - self._active_mono > LINGER_S
             soon = self._staff.backoff.at_mono - now
             return None if self._resting else min(TICK_S, soon) if soon > 0 else TICK_S
-
-    def _watch(self, child: RunnerProcess) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.blocked else 0)
-        if child.gone or events == child.watched:
-            return
-        if child.watched:
-            self._selector.modify(child.socket, events, child)
-        else:
-            self._selector.register(child.socket, events, child)
-        child.watched = events
-
-    def _unwatch(self, child: RunnerProcess) -> None:
-        if child.watched:
-            self._selector.unregister(child.socket)
-            child.watched = 0
 
     def _heed(self, child: RunnerProcess, messages: Sequence[frames.FromChild]) -> None:
         events: list[Event] = []
@@ -244,6 +225,8 @@ class Crew:
                     case frames.Returned(numbers):
                         for number in reversed(numbers):
                             events += self._returned(child.take(number))
+                    case frames.Submit():
+                        self._submit(child, message)
                     case frames.Broken(error_log):
                         child.broken = error_log
                     case frames.Hello():
@@ -255,6 +238,22 @@ class Crew:
         self._tell(events)
         if any(isinstance(message, frames.Hello) for message in messages):
             self._on_event("runner_started", f"runner {child.pid} has imported {self._target}")
+
+    def _submit(self, child: RunnerProcess, asked: frames.Submit) -> None:
+        flight = child.flights.get(asked.number)
+        if flight is None:  # its outcome came first: something that it left behind goes on
+            child.tell(frames.Submitted(asked.request, [], frames.failure_of(Fenced(asked.task_id, asked.attempt))))
+            return
+        future = self._port(flight.attempt, asked.calls)
+        future.add_done_callback(lambda done: self._published(child, asked.request, done))
+
+    def _published(self, child: RunnerProcess, request: int, done: "Future[list[str]]") -> None:
+        error = done.exception()
+        answer = frames.Submitted(request, [] if error else done.result(), frames.failure_of(error) if error else None)
+        with self._changed:
+            if child in self._children:
+                child.tell(answer)
+        self._watch.ring()
 
     def _finished(self, child: RunnerProcess, outcomes: Sequence[frames.Done]) -> list[Event]:
         events: list[Event] = []
@@ -268,7 +267,7 @@ class Crew:
 
     def _bury(self, child: RunnerProcess) -> None:
         """The process is dead and its group is swept. First what it has said, then what its page says."""
-        self._unwatch(child)
+        self._watch.forget(child)
         self._heed(child, child.drain())
         events: list[Event] = []
         with self._changed:
@@ -359,7 +358,7 @@ class Crew:
 
     def _has_ended(self, child: RunnerProcess) -> None:
         self._ended.append(child)
-        self._bell.ring()
+        self._watch.ring()
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -379,7 +378,7 @@ class Crew:
     def _leave(self) -> None:
         """End the children and the crew's thread, which has to outlive them: the kernel kills them with it."""
         self._staff.leaving = True
-        self._bell.ring()
+        self._watch.ring()
         self._thread.join(LEAVE_S)
         with self._changed:
             for child in self._children:

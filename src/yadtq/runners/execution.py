@@ -11,42 +11,60 @@ from typing import Any
 from yadtq.attempt import Attempt, Ending, Outcome
 from yadtq.errors import InvalidArguments, InvalidResult
 from yadtq.task import Task
+from yadtq.within import Port, Running, here
 
 ERROR_LOG_CHARS = 32 * 1024
 
 
-def execute(task: Task[..., Any], attempt: Attempt, limit_bytes: int) -> Outcome:
-    """Run a plain function here and now."""
+def execute(task: Task[..., Any], attempt: Attempt, limit_bytes: int, port: Port) -> Outcome:
+    """Run a plain function here and now. port: Where its submits go."""
     started_at_ms = now_ms()
+    token = here.set(Running(attempt, port))
     try:
-        args, kwargs = task.unpack(attempt.args, attempt.kwargs)
+        args, kwargs = unpacked(task, attempt)
         value = task.function(*args, **kwargs)
         return returned(task, attempt, started_at_ms, value, limit_bytes)
     except BaseException as error:  # user code may raise anything
         return raised(attempt, started_at_ms, error)
+    finally:
+        here.reset(token)
 
 
-async def execute_async(task: Task[..., Any], attempt: Attempt, limit_bytes: int) -> Outcome:
+async def execute_async(task: Task[..., Any], attempt: Attempt, limit_bytes: int, port: Port) -> Outcome:
     """Run a coroutine function on the running event loop."""
     started_at_ms = now_ms()
+    here.set(Running(attempt, port))  # for this coroutine's own context
     try:
-        args, kwargs = task.unpack(attempt.args, attempt.kwargs)
+        args, kwargs = unpacked(task, attempt)
         value = await task.function(*args, **kwargs)
         return returned(task, attempt, started_at_ms, value, limit_bytes)
     except BaseException as error:  # user code may raise anything
         return raised(attempt, started_at_ms, error)
 
 
+class Unfit(Exception):
+    """The arguments of the attempt itself, not those of a task that it submits."""
+
+
+def unpacked(task: Task[..., Any], attempt: Attempt) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    try:
+        return task.unpack(attempt.args, attempt.kwargs)
+    except InvalidArguments as error:
+        raise Unfit(str(error)) from None
+
+
 def returned(task: Task[..., Any], attempt: Attempt, started_at_ms: int, value: object, limit_bytes: int) -> Outcome:
-    result = task.write_result(value, limit_bytes)
+    try:
+        result = task.write_result(value, limit_bytes)
+    except InvalidResult as error:
+        log = _readable(str(error))
+        return Outcome(attempt.number, Ending.BAD_RESULT, started_at_ms, now_ms(), error_log=log)
     return Outcome(attempt.number, Ending.RETURNED, started_at_ms, now_ms(), result=result)
 
 
 def raised(attempt: Attempt, started_at_ms: int, error: BaseException) -> Outcome:
-    if isinstance(error, InvalidArguments) and error.task_type == attempt.task_type:
+    if isinstance(error, Unfit):
         return Outcome(attempt.number, Ending.BAD_ARGUMENTS, started_at_ms, now_ms(), error_log=_readable(str(error)))
-    if isinstance(error, InvalidResult) and error.task_type == attempt.task_type:
-        return Outcome(attempt.number, Ending.BAD_RESULT, started_at_ms, now_ms(), error_log=_readable(str(error)))
     return Outcome(attempt.number, Ending.RAISED, started_at_ms, now_ms(), error_log=_traceback(error))
 
 

@@ -10,11 +10,16 @@ from collections.abc import Iterator
 
 import msgspec
 
+from yadtq import errors
 from yadtq.attempt import Attempt, Ending, Outcome
+from yadtq.errors import YadtqError
+from yadtq.task import Call
 
 LENGTH_BYTES = 4
 FRAME_BYTES = 1 << 20  # about as much goes into one frame; one value more may make it longer
 BUFFER_BYTES = 1 << 18
+
+FactValue = str | int | float | None | tuple[str, ...]
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -81,8 +86,34 @@ class Returned(msgspec.Struct, array_like=True, tag=6):
     numbers: list[int]
 
 
-ToChild = Jobs | Recall
-FromChild = Hello | Broken | Finished | Returned
+class Submit(msgspec.Struct, array_like=True, tag=7):
+    """From a child: publish these in the name of an attempt."""
+
+    request: int
+    number: int
+    task_id: str
+    attempt: int
+    calls: list[Call]
+
+
+class Failure(msgspec.Struct, array_like=True):
+    """An error, as far as it can be told in another process."""
+
+    kind: str
+    text: str
+    facts: dict[str, FactValue]
+
+
+class Submitted(msgspec.Struct, array_like=True, tag=8):
+    """To a child: these are published, or why they are not."""
+
+    request: int
+    ids: list[str]
+    failure: Failure | None = None
+
+
+ToChild = Jobs | Recall | Submitted
+FromChild = Hello | Broken | Finished | Returned | Submit
 
 decode_to_child = msgspec.msgpack.Decoder(ToChild).decode
 decode_from_child = msgspec.msgpack.Decoder(FromChild).decode
@@ -119,6 +150,22 @@ def done_of(outcome: Outcome) -> Done:
         outcome.result,
         outcome.error_log,
     )
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Of our own errors all that callers look at; of others the text."""
+    facts = vars(error) if isinstance(error, YadtqError) else {}
+    return Failure(type(error).__name__, str(error), dict(facts))
+
+
+def error_of(failure: Failure) -> YadtqError:
+    """The same error, to be raised where the task submits."""
+    kind = getattr(errors, failure.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, YadtqError)):
+        return YadtqError(f"{failure.kind}: {failure.text}")
+    error = kind.__new__(kind, failure.text)  # without its __init__, which would make another text
+    error.__dict__.update(failure.facts)
+    return error
 
 
 class Inbound:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from yadtq.attempt import Attempt, Outcome, Recalled, Started
 from yadtq.runners.execution import execute, execute_async
 from yadtq.runners.protocol import Sink
+from yadtq.runners.submits import Publish, Submits
 from yadtq.task import Registry, Task
 
 if TYPE_CHECKING:
@@ -29,18 +30,26 @@ class InlineRunner:
 
     Args:
         around: Entered before and left after each run of user code, on its thread; for consumers that fail on purpose.
+        publish: Publishes what tasks submit, in the name of an attempt. None: tasks cannot submit.
     """
 
     isolates = False
 
     def __init__(
-        self, registry: Registry, slots: int, sink: Sink, result_limit_bytes: int, around: Around | None = None
+        self,
+        registry: Registry,
+        slots: int,
+        sink: Sink,
+        result_limit_bytes: int,
+        around: Around | None = None,
+        publish: Publish | None = None,
     ) -> None:
         self._registry = registry
         self._slots = slots
         self._sink = sink
         self._limit_bytes = result_limit_bytes
         self._around = around or (lambda _: contextlib.nullcontext())
+        self._submits = Submits(publish)
         self._waiting: deque[Attempt] = deque()
         self._running = 0
         self._closed = False
@@ -79,6 +88,8 @@ class InlineRunner:
             idle = self._changed.wait_for(lambda: self._running == 0, timeout_s)
         if self._loop is not None and idle:
             self._loop.call_soon_threadsafe(self._loop.stop)
+        if idle:
+            self._submits.close()
         return idle
 
     def kill(self) -> None:
@@ -94,7 +105,7 @@ class InlineRunner:
                 self._run_coroutine(self._run_async(task, attempt))
             else:
                 with self._around(attempt):
-                    outcome = execute(task, attempt, self._limit_bytes)
+                    outcome = execute(task, attempt, self._limit_bytes, self._submits.put)
                 self._finish(outcome)
 
     def _next(self) -> Attempt | None:
@@ -113,7 +124,7 @@ class InlineRunner:
 
     async def _run_async(self, task: Task[..., Any], attempt: Attempt) -> None:
         with self._around(attempt):
-            outcome = await execute_async(task, attempt, self._limit_bytes)
+            outcome = await execute_async(task, attempt, self._limit_bytes, self._submits.put)
         self._finish(outcome)
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, None]) -> None:

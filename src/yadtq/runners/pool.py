@@ -19,6 +19,7 @@ from yadtq.runners.groups import Groups
 from yadtq.runners.protocol import Sink
 from yadtq.runners.spawn import ChildProcess
 from yadtq.runners.staff import Plan
+from yadtq.runners.submits import Publish, Submits
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class PoolRunner:
         max_tasks: A child is replaced after so many attempts; 0: never.
         max_memory_mb: A child that holds more is replaced; 0: never. What it runs may end within 3.5 s; then the child
             is killed, and what still runs is charged with a death. Needs /proc.
+        publish: Publishes what tasks submit, in the name of an attempt; on threads of its own, it may take its time.
+            What it raises is raised in the task. None: tasks cannot submit.
 
     Raises:
         SettingsError: No child could import the app; the text has the traceback. Or the app alone is over the cap.
@@ -60,16 +63,17 @@ class PoolRunner:
         max_tasks: int = 0,
         max_memory_mb: int = 0,
         solo: Solo | None = None,
+        publish: Publish | None = None,
     ) -> None:
         solo = solo or Solo()
         if runners < 1 or slots < 1 or solo.most < 1:
             raise SettingsError(f"a pool has at least 1 runner of 1 slot, not {runners} of {slots}")
         tell = on_event or (lambda _kind, _text: None)
-        self._groups = Groups()
+        self._groups, self._submits = Groups(), Submits(publish)
 
         def crew(plan: Plan) -> Crew:
             spawn = partial(ChildProcess, target, plan.slots, result_limit_bytes, self._groups)
-            return Crew(target, plan, spawn, sink, tell)
+            return Crew(target, plan, spawn, sink, tell, self._submits.put)
 
         caps = {"max_tasks": max_tasks, "max_memory_mb": max_memory_mb}
         try:
@@ -115,14 +119,18 @@ class PoolRunner:
             crew.close(0)
         idle = all(crew.close(max(until_mono - time.monotonic(), 0.0)) for crew in self._crews)
         if idle:
-            self._groups.close()
+            self._close()
         return idle
 
     def kill(self) -> None:
         """End every child now, with whatever runs in it."""
         for crew in self._crews:
             crew.kill()
+        self._close()
+
+    def _close(self) -> None:
         self._groups.close()
+        self._submits.close()
 
     # -- beyond the port -----------------------------------------------------------------------------------------------
 

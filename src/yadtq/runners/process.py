@@ -72,7 +72,6 @@ class RunnerProcess:
         self.heavy = ""  # how much it held, once that was too much
         self.heavy_mono = 0.0  # since when
         self.overrun: Flight | None = None  # what it was killed for: it ran longer than it may
-        self.watched = 0  # the selector's events
         self._slots = slots
         self._ahead_most = ahead_most
         self._pace = Pace(now_mono)
@@ -236,6 +235,10 @@ class RunnerProcess:
         except (OSError, msgspec.MsgspecError):  # user code can reach every descriptor
             self.gone = True
             return []
+
+    def tell(self, message: frames.ToChild) -> None:
+        self._put(frames.frame_of(message))
+        self.flush()
 
     def drain(self) -> list[frames.FromChild]:
         """Read what a dead child left in the stream. A process that it started may hold the other end open."""

@@ -18,15 +18,15 @@ if "WITNESS" in os.environ:
         line = f"{what} {attempt.task_id} {attempt.attempt} {os.getpid()} {time.time_ns() // 1_000_000}\n"
         os.write(_file, line.encode())  # one write, so that lines of several processes do not mix
 
-    def _seen(task: Any, attempt: Any, limit_bytes: int) -> Any:
+    def _seen(task: Any, attempt: Any, *rest: Any) -> Any:
         _note("start", attempt)
-        outcome = _execute(task, attempt, limit_bytes)
+        outcome = _execute(task, attempt, *rest)
         _note("end", attempt)
         return outcome
 
-    async def _seen_async(task: Any, attempt: Any, limit_bytes: int) -> Any:
+    async def _seen_async(task: Any, attempt: Any, *rest: Any) -> Any:
         _note("start", attempt)
-        outcome = await _execute_async(task, attempt, limit_bytes)
+        outcome = await _execute_async(task, attempt, *rest)
         _note("end", attempt)
         return outcome
 
