@@ -167,6 +167,12 @@ def hold_the_interpreter(path: str) -> None:
     ctypes.PyDLL(None).sleep(600)
 
 
+@app.task
+def hold_the_interpreter_for(seconds: int) -> int:
+    ctypes.PyDLL(None).sleep(seconds)
+    return os.getpid()
+
+
 @app.task(time_limit_s=0.5)
 def spin() -> None:
     while True:

@@ -13,6 +13,7 @@ import pytest
 from runner_app import lines
 from runner_bench import Bench, alive, staged
 
+import yadtq.runners.process
 from waiting import eventually
 from yadtq.attempt import Attempt, Ending
 from yadtq.runners.frames import FromChild
@@ -150,6 +151,44 @@ def nothing_unsent(pid: int) -> bool:
         Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0] == "S"
         for thread in os.listdir(f"/proc/{pid}/task")
     )
+
+
+@pytest.mark.parametrize("how", ["stopped", "held"])
+def test_a_runner_that_does_not_answer_is_killed_and_its_tasks_run_elsewhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(yadtq.runners.process, "SILENT_LOOKS", 20)
+    with bench.pool(runners=2, slots=2) as pool:
+        bad = (
+            bench.attempt("wait", bench.gate.path)
+            if how == "stopped"
+            else bench.attempt("hold_the_interpreter_for", 600)
+        )
+        pool.start([bad])
+        eventually(lambda: bad.number in bench.started)
+        if how == "stopped":
+            for pid in pool.pids:  # which of the two has it, nobody knows
+                os.kill(pid, signal.SIGSTOP)
+        others = bench.attempts(20, "double", 1)
+        pool.start(others)
+        died = bench.outcome(bad)
+        assert died.ending is Ending.DIED
+        assert "was killed: it did not answer for 10 s; it was stopped, or a task" in (died.error_log or "")
+        assert {outcome.ending for outcome in bench.all_of(others)} == {Ending.RETURNED}, "they had not started"
+
+
+def test_a_runner_whose_tasks_take_their_time_is_left_alone_and_so_is_what_runs_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yadtq.runners.process, "SILENT_LOOKS", 20)
+    with bench.pool(runners=1, slots=2) as pool:
+        patient = bench.attempt("wait", bench.gate.path)
+        alone = bench.alone("hold_the_interpreter_for", 4)
+        pool.start([patient, alone])
+        assert bench.outcome(alone).ending is Ending.RETURNED
+        bench.gate.open()
+        assert bench.outcome(patient).ending is Ending.RETURNED
+    assert not bench.said("runner_died")
 
 
 class Kills:

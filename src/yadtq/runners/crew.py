@@ -313,6 +313,8 @@ class Crew:
             for child in self._children:
                 events += [Started(flight.attempt.number) for flight in child.newly_started()]
                 child.end_overrun()
+                if not self._plan.elastic:  # what runs alone holds up nobody
+                    child.end_silent()
             idle = any(child.room(now) > 0 for child in self._children)
             for child in [child for child in self._children if idle and child.stuck(now)]:
                 self._redeal(child)

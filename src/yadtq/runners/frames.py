@@ -112,8 +112,16 @@ class Submitted(msgspec.Struct, array_like=True, tag=8):
     failure: Failure | None = None
 
 
-ToChild = Jobs | Recall | Submitted
-FromChild = Hello | Broken | Finished | Returned | Submit
+class Ping(msgspec.Struct, array_like=True, tag=9):
+    """To a child: say something."""
+
+
+class Pong(msgspec.Struct, array_like=True, tag=10):
+    """From a child: its reader lives."""
+
+
+ToChild = Jobs | Recall | Submitted | Ping
+FromChild = Hello | Broken | Finished | Returned | Submit | Pong
 
 decode_to_child = msgspec.msgpack.Decoder(ToChild).decode
 decode_from_child = msgspec.msgpack.Decoder(FromChild).decode

@@ -23,6 +23,8 @@ from yadtq.runners.seats import Seats, open_page
 from yadtq.runners.spawn import Opening, Process, Spawn
 
 SOCKET_BYTES = 1 << 20
+PING_LOOKS = 10  # a second of silence
+SILENT_LOOKS = 100
 HELD_BYTES = 4 << 20  # a runner with more than this before it is given nothing beyond its slots
 
 
@@ -72,6 +74,8 @@ class RunnerProcess:
         self.heavy = ""  # how much it held, once that was too much
         self.heavy_mono = 0.0  # since when
         self.overrun: Flight | None = None  # what it was killed for: it ran longer than it may
+        self._heard = True  # since it was looked at last
+        self._silence = 0
         self._slots = slots
         self._ahead_most = ahead_most
         self._pace = Pace(now_mono)
@@ -180,6 +184,18 @@ class RunnerProcess:
                 self.overrun = self.overrun or flight
                 self.kill(f"was killed: its task {flight.attempt.task_id} has a time limit of {limit_s:g} s")
 
+    def end_silent(self) -> None:
+        """Called at every look: ask a child that says nothing to say something, and kill it where it does not.
+
+        Looks are counted, not seconds: a machine that stood still is not its fault.
+        """
+        self._silence = 0 if self._heard or not self.flights else self._silence + 1
+        self._heard = False
+        if self._silence == PING_LOOKS:
+            self.tell(frames.Ping())
+        elif self._silence >= SILENT_LOOKS:
+            self.kill("was killed: it did not answer for 10 s; it was stopped, or a task in it holds the interpreter")
+
     def _runs(self, flight: Flight) -> bool:
         return self.seats.started(flight.seat, flight.attempt.number)
 
@@ -229,6 +245,7 @@ class RunnerProcess:
         """Read once and return what is whole; `gone` is set at the end of the stream."""
         try:
             self.gone = self._inbound.receive(self.socket) == 0
+            self._heard = True
             return [frames.decode_from_child(frame) for frame in self._inbound.frames()]
         except BlockingIOError:
             return []
