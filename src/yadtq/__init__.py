@@ -29,6 +29,7 @@ from yadtq.errors import (
     YadtqError,
 )
 from yadtq.handle import Handle
+from yadtq.retry import Reject, Retry, RetryPolicy, Snooze
 from yadtq.states import State
 from yadtq.task import Task
 
@@ -40,7 +41,11 @@ __all__ = [
     "Handle",
     "InvalidArguments",
     "NotFound",
+    "Reject",
     "ResultTimeout",
+    "Retry",
+    "RetryPolicy",
+    "Snooze",
     "State",
     "SubmitError",
     "SubmitUnknown",

@@ -25,6 +25,7 @@ from yadtq.handle import Handle, Settled
 from yadtq.layout import Layout
 from yadtq.ledger import Ledger
 from yadtq.publisher import DEFAULT_PARTITIONS, REPORT_S, Publisher, ensure_queue
+from yadtq.retry import DEFAULT, RetryPolicy
 from yadtq.settings import Settings, load
 from yadtq.states import State
 from yadtq.task import Call, Limits, Options, Registry, Task
@@ -119,6 +120,7 @@ class App:
         max_attempts: int = 3,
         isolation: Literal["process"] | None = None,
         time_limit_s: float | None = None,
+        retry: RetryPolicy = DEFAULT,
     ) -> TaskDecorator: ...
 
     def task(
@@ -130,6 +132,7 @@ class App:
         max_attempts: int = 3,
         isolation: Literal["process"] | None = None,
         time_limit_s: float | None = None,
+        retry: RetryPolicy = DEFAULT,
     ) -> Any:
         """Register a function as a task: `@app.task`, or `@app.task(name=..., queue=..., max_attempts=...)`.
 
@@ -141,6 +144,7 @@ class App:
                 may crash: it cannot take others with it. `yadtq worker --solo` says how many run at a time.
             time_limit_s: It runs alone, and its process is killed after so many seconds; that counts as a failure. No
                 code can hold it up, and none can clean up either: what it wrote halfway stays.
+            retry: How long to wait between attempts, and which errors are not tried again.
 
         Raises:
             InvalidTask: The name is taken, the annotations cannot be used, or an option is none of its values.
@@ -149,7 +153,7 @@ class App:
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             options = Options(queue=queue or self.name, max_attempts=max_attempts)
             limits = Limits(isolation=isolation, time_limit_s=time_limit_s)
-            made: Task[..., Any] = Task(function, name or function.__name__, options, self, limits)
+            made: Task[..., Any] = Task(function, name or function.__name__, options, self, limits, retry)
             self.registry.add(made)
             return made
 

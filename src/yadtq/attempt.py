@@ -30,6 +30,8 @@ class Ending(StrEnum):
     RAISED = "raised"
     BAD_ARGUMENTS = "bad arguments"  # they do not fit the signature; the code did not run
     BAD_RESULT = "bad result"  # it returned something that is not JSON or too large; running again would not help
+    REJECTED = "rejected"  # it said, or its policy says, that running again would not help
+    SNOOZED = "snoozed"  # it asked to be run again after a while
     DIED = "died"  # the process that ran it ended under it; error_log says how
     TIMED_OUT = "timed out"  # it ran longer than its time limit, and its process was killed
 
@@ -44,6 +46,7 @@ class Outcome:
     finished_at_ms: int
     result: bytes | None = None  # JSON, with RETURNED
     error_log: str | None = None  # traceback or explanation, with everything else
+    after_s: float | None = None  # the wait before the next run, where the task or its policy names one
 
 
 @dataclass(frozen=True, slots=True)

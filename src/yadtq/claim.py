@@ -1,11 +1,10 @@
-"""One record on its way from its lane to its closed offset, and the question it asks the ledger.
+"""One record on its way through the engine, and what the ledger is asked about it.
 
-One invariant: a work asks with one token until it is answered (C2); only an answer that has been used up, by a run or a
-release, makes the next question a new one.
+One invariant: the token names the assignment, the record and the round, so a claim whose answer was lost is asked
+again with the same token and gets the same answer (C2), and a new round never finds the answer of an old one.
 """
 
 import itertools
-from dataclasses import dataclass, field
 
 from yadtq.attempt import Attempt
 from yadtq.broker import Record
@@ -18,18 +17,35 @@ from yadtq.task import FREE, Registry
 _numbers = itertools.count(1)
 
 
-@dataclass(eq=False, slots=True)
 class Work:
-    """One opened record on its way from the lane to its closed offset."""
+    """A record and its envelope, from the lane to the closed offset."""
 
-    assignment: Assignment
-    record: Record
-    envelope: Envelope
-    solo: bool = False  # it waits among those that run alone
-    round: int = 0  # how often it was claimed and came back; part of the token
-    number: int = field(default_factory=lambda: next(_numbers))
-    run: Run | None = None  # the claim, once it is answered RUN
-    verdict: Verdict | None = None
+    __slots__ = (
+        "assignment",
+        "copied",
+        "envelope",
+        "number",
+        "record",
+        "round",
+        "run",
+        "since_mono",
+        "solo",
+        "told",
+        "verdict",
+    )
+
+    def __init__(self, assignment: Assignment, record: Record, envelope: Envelope) -> None:
+        self.assignment = assignment
+        self.record = record
+        self.envelope = envelope
+        self.number = next(_numbers)
+        self.round = 0  # how often it was claimed and came back; part of the token
+        self.run: Run | None = None  # the claim, once it is answered RUN
+        self.verdict: Verdict | None = None
+        self.since_mono = 0.0  # when it was given to a runner, or first asked for elsewhere
+        self.solo = False  # it waits among those that run alone
+        self.told = False  # that it has started
+        self.copied = False  # a copy of its record carries it: its own is closed, or will be with the copy's report
 
     @property
     def held(self) -> Run:
@@ -38,20 +54,26 @@ class Work:
             raise AssertionError(f"task {self.envelope.task_id!r} holds no claim")
         return self.run
 
+    @property
+    def queued_at_ms(self) -> int:
+        return self.envelope.queued_at_ms or self.record.timestamp_ms
+
     def claim(self, registry: Registry) -> Claim:
         """The question for the ledger."""
         envelope, record = self.envelope, self.record
+        known = registry.get(envelope.task_type) is not None
         return Claim(
-            token=f"{self.assignment.number}/{record.partition}/{record.offset}/{self.round}",
-            task_id=envelope.task_id,
-            task_type=envelope.task_type,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            queued_at_ms=envelope.queued_at_ms or record.timestamp_ms,
-            tries=envelope.task_tries,
-            max_attempts=envelope.max_attempts,
-            refusal=refusal(envelope.task_type, registry),
+            envelope.task_id,
+            f"{self.assignment.number}/{record.partition}/{record.offset}/{self.round}",
+            envelope.task_type,
+            record.partition,
+            record.offset,
+            self.queued_at_ms,
+            envelope.task_tries,
+            envelope.max_attempts,
+            "" if known else refusal(envelope.task_type, registry),
+            envelope.generation,
+            self.assignment.doubts(record),
         )
 
     def attempt(self, registry: Registry) -> Attempt:
@@ -75,9 +97,12 @@ class Work:
         """Give the claim back (C1)."""
         return Release(self.envelope.task_id, self.held.fence)
 
+    def close(self) -> None:
+        """The fate of the record is durable."""
+        if not self.copied:
+            self.assignment.close(self.record.offset)
+
 
 def refusal(task_type: str, registry: Registry) -> str:
-    """Say why this worker cannot run such a task; empty where it can."""
-    if registry.get(task_type) is not None:
-        return ""
+    """Say why this worker cannot run such a task."""
     return f"unknown task {task_type!r}; this worker knows {', '.join(registry.names) or 'none'}"

@@ -1,20 +1,23 @@
 """The thread that claims, dispatches and settles. It runs no user code, holds no consumer, and waits only for its inbox
 and for the ledger.
 
-One invariant: a work is in exactly one place: its lane, `_asking`, `_running`, `_accepting`, `_writing` or `_sealing`;
-what was sent to the ledger stays in its list until it is answered, so a lost answer is asked for again. When the
-process dies, every step that was not durable is repeated by the next owner of the record.
+One invariant: a work is in exactly one place: its lane, `_asking`, `_running`, or with the settler; what was sent to
+the ledger stays in its list until it is answered, so a lost answer is asked for again. When the process dies, every
+step that was not durable is repeated by the next owner of the record.
 
-    arrived -> lane -> claim -> run -> accept -> dead letter, outcome -> seal -> offset closed
+    arrived -> lane -> claim -> run -> settle -> offset closed
+
+Everything comes and goes in batches: an event of the inbox carries all that came at the same time, a turn sends all
+that waits for the ledger in one round trip and all that waits for Kafka at once. Nothing waits for a batch to fill.
 """
 
 import queue
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from yadtq.attempt import Outcome, Recalled, Started
-from yadtq.broker import Message, Producer, Record, Report
+from yadtq.broker import Producer, Record
 from yadtq.claim import Work
 from yadtq.codec import Undecodable, decode
 from yadtq.errors import LedgerUnavailable
@@ -22,27 +25,28 @@ from yadtq.heartbeat import Identity
 from yadtq.intake import Assignment
 from yadtq.lanes import Lanes
 from yadtq.layout import QueueTopics
-from yadtq.ledger import Accept, Answer, Batch, Elsewhere, Ledger, Over, Refusal, Release, Run, Seal
-from yadtq.retry import decide
+from yadtq.ledger import Answer, Batch, Elsewhere, Ledger, Over, Refusal, Release, Resend, Run, Stale
+from yadtq.retry import DEFAULT, decide
 from yadtq.runners import Runner, Sink
 from yadtq.service import Clock, Service
-from yadtq.settle import Writes, outcome_again, outcome_of, writes_of, writes_of_undecodable
-from yadtq.states import State
+from yadtq.settings import Order
+from yadtq.settle import Reported, Settler, accept_of, event_of, seal_of
 from yadtq.task import Registry
-from yadtq.telemetry import Event, Telemetry
+from yadtq.telemetry import Telemetry
+from yadtq.writes import Writes, outcome_again, writes_of, writes_of_copy, writes_of_undecodable
 
 IDLE_S = 0.5  # the longest sleep; the loop must move between two beats
 ELSEWHERE_S = 0.5  # between two questions about a record that another worker holds
 REFUSED_S = 0.1
 LEDGER_AGAIN_S = 0.25
-WRITE_AGAIN_S = 0.5
-CLAIMS_MOST = 500  # in one round trip: 2.8 ms in Redis, during which it serves nobody else
+CLAIMS_MOST = 500  # in one round trip: about 5 ms in Redis, during which it serves nobody else
+LONG_S = 30.0  # a head that is older leaves its place where it holds up a window (S5)
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    assignment: Assignment
-    record: Record
+    records: Sequence[tuple[Assignment, Record]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,6 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
-    writes: Writes
-    report: Report
-
-
-@dataclass(frozen=True, slots=True)
 class Reborn:
     """The incarnation changed: what was claimed and has not started is not ours any more."""
 
@@ -71,11 +69,18 @@ class Drain:
     """Finish what runs, claim nothing more."""
 
 
-Inbox = Arrived | Assigned | Gone | Reported | Reborn | Drain | Started | Outcome | Recalled
+Inbox = Arrived | Assigned | Gone | Reported | Reborn | Drain | Sequence[Started | Outcome | Recalled]
 
 
 class Engine(Service):
-    """Drives every record from its arrival to its closed offset."""
+    """Drives every record from its arrival to its closed offset.
+
+    Args:
+        nudge: Called when the heartbeat should beat now.
+        recover: Called when the ledger says that it has to be read in first.
+        order: What has to wait for what.
+        chance: Draws the place of a wait in its range.
+    """
 
     def __init__(
         self,
@@ -89,7 +94,8 @@ class Engine(Service):
         *,
         make_runner: Callable[[Sink], Runner],
         nudge: Callable[[], None],
-        width: int,
+        recover: Callable[[], None],
+        order: Order = "unordered",
         chance: Callable[[], float] = random.random,
     ) -> None:
         super().__init__("yadtq-engine")
@@ -98,24 +104,23 @@ class Engine(Service):
         self.runner = make_runner(self.inbox.put)
         self._registry = registry
         self._ledger = ledger
-        self._producer = producer
         self._topics = topics
         self._identity = identity
         self._telemetry = telemetry
         self._clock = clock
         self._nudge = nudge
+        self._recover = recover
+        self._order = order
         self._chance = chance
         self._ledger_again_mono = 0.0
-        self._lanes: Lanes[Assignment, Work] = Lanes(width)
-        self._solo_lanes: Lanes[Assignment, Work] = Lanes(width)  # claimed only as they can start; they hold up nobody
-        self._apart = self.runner.isolates and width > 1  # in the order of a partition all of it is one line
+        self._look_mono = 0.0
+        self._lanes: Lanes[Assignment, Work] = Lanes()
+        self._solo_lanes: Lanes[Assignment, Work] = Lanes()  # claimed only as they can start; they hold up nobody
+        self._apart = self.runner.isolates and order == "unordered"  # where an order is kept it is kept among all
         self._asking: list[Work] = []
         self._running: dict[int, Work] = {}
-        self._accepting: list[Work] = []
-        self._writing: set[Writes] = set()
-        self._write_again: list[tuple[float, Writes]] = []
-        self._sealing: list[Writes] = []
         self._releasing: list[Release] = []
+        self._settler = Settler(producer, topics, identity.name, telemetry, clock, self.inbox.put)
 
     def run(self) -> None:
         while not self.stopping.is_set() and not (self.draining and self.idle):
@@ -124,32 +129,31 @@ class Engine(Service):
     @property
     def idle(self) -> bool:
         """Nothing is on its way from a claim to its seal."""
-        held = (self._asking, self._running, self._accepting, self._writing, self._sealing, self._releasing)
-        return not any(held)
+        return self._settler.idle and not (self._asking or self._running or self._releasing)
 
     def step(self, most_s: float) -> None:
         """Wait for something to do, at most `most_s`, and do it."""
         self.turns += 1
         for event in self._gather(self._wait_s(most_s)):
             self._handle(event)
-        self._send_again()
-        if self._clock.mono_s() >= self._ledger_again_mono:
+        self._settler.send_again()
+        now = self._clock.mono_s()
+        if now >= self._look_mono:
+            self._look_mono = now + LOOK_S
+            self._hand_off(now)
+        if now >= self._ledger_again_mono:
             self._exchange()
 
     def _wait_s(self, most_s: float) -> float:
         now = self._clock.mono_s()
-        times = [at for at, _ in self._write_again]
-        if self._pending:
+        times = self._settler.times
+        if self._asking or self._releasing or self._settler.asking:
             times.append(self._ledger_again_mono)
         for lanes, room in ((self._lanes, self.runner.room), (self._solo_lanes, self.runner.solo_room)):
             head = lanes.next_mono()
             if head is not None and room() > 0:  # without room an outcome wakes the loop
                 times.append(max(head, self._ledger_again_mono) if self._identity.alive else now + REFUSED_S)
         return min([most_s, *(max(at - now, 0.0) for at in times)])
-
-    @property
-    def _pending(self) -> bool:
-        return bool(self._asking or self._accepting or self._sealing or self._releasing)
 
     def _gather(self, wait_s: float) -> list[Inbox]:
         events: list[Inbox] = []
@@ -163,16 +167,10 @@ class Engine(Service):
 
     def _handle(self, event: Inbox) -> None:
         match event:
-            case Arrived(assignment, record):
-                self._arrived(assignment, record)
-            case Started(number):
-                self._tell("started", self._running[number])
-            case Outcome():
-                self._finished(event)
-            case Recalled(number):
-                self._give_back(self._running.pop(number))
-            case Reported(writes, report):
-                self._reported(writes, report)
+            case Reported(reports):
+                self._settler.reported(reports)
+            case Arrived(records):
+                self._arrived(records)
             case Assigned(assignment):
                 self._lanes.add(assignment)
                 self._solo_lanes.add(assignment)
@@ -186,18 +184,31 @@ class Engine(Service):
                 self._lanes.rest()
                 self._solo_lanes.rest()
                 self._recall(list(self._running))
+            case _:
+                self._heard(event)
 
     # -- a record arrives, a partition goes ----------------------------------------------------------------------------
 
-    def _arrived(self, assignment: Assignment, record: Record) -> None:
-        if assignment.gone or self.draining:
+    def _arrived(self, records: Sequence[tuple[Assignment, Record]]) -> None:
+        if self.draining:
             return
-        try:
-            work = Work(assignment, record, decode(record.value))
-            work.solo = self._apart and self._registry.is_solo(work.envelope.task_type)
-            self._lanes_of(work).arrive(assignment, work)
-        except Undecodable as error:
-            self._write(writes_of_undecodable(assignment, record, self._topics, error.reason))
+        bad: list[Writes] = []
+        for assignment, record in records:
+            if assignment.gone:
+                continue
+            try:
+                work = Work(assignment, record, decode(record.value))
+                work.solo = self._apart and self._registry.is_solo(work.envelope.task_type)
+                self._lanes_of(work).arrive(assignment, work, self._lane_of(record))
+            except Undecodable as error:
+                bad.append(writes_of_undecodable(assignment, record, self._topics, error.reason))
+        self._settler.write(bad)
+
+    def _lane_of(self, record: Record) -> bytes | None:
+        """What this record must not overtake: all with its key, all of its partition, or nothing."""
+        if self._order == "unordered":
+            return None
+        return b"" if self._order == "partition" else record.key
 
     def _gone(self, assignment: Assignment) -> None:
         """What has not started is given back (C1). What runs, runs on: its new owner is answered ELSEWHERE."""
@@ -219,19 +230,34 @@ class Engine(Service):
 
     def _claim_again(self, work: Work, wait_s: float) -> None:
         """Back to the claim, under a new token: the old one has had its answer."""
-        work.round, work.run, work.verdict = work.round + 1, None, None
+        work.round, work.run, work.verdict, work.told = work.round + 1, None, None, False
         if not self.draining:
             self._ask_later(work, wait_s)
+
+    def _hand_off(self, now: float) -> None:
+        """A long task must not hold its partition's window: a copy at the tail takes its place (S5)."""
+        if self._order != "unordered" or self.draining:
+            return
+        for work in [*self._running.values(), *self._lanes.later(), *self._solo_lanes.later()]:
+            if work.copied or not work.since_mono or now - work.since_mono < LONG_S:
+                continue
+            head = work.assignment.head
+            if head is not None and head[0] == work.record.offset and work.assignment.half_full:
+                work.copied = True
+                self._settler.write([writes_of_copy(work)])
+                if work.number not in self._running:  # it only waits for somebody else: so does the copy
+                    self._lanes_of(work).drop(work.assignment, work)
 
     # -- the ledger ----------------------------------------------------------------------------------------------------
 
     def _exchange(self) -> None:
         """Everything for the ledger in one round trip: accepts, seals and releases ride with the next claims."""
+        settler = self._settler
         if not self.draining and self._identity.alive:
             now, solo = self._clock.mono_s(), sum(work.solo for work in self._asking)
             room = min(self.runner.room(), CLAIMS_MOST) - len(self._asking) + solo
             self._asking += self._lanes.take(room, now) + self._solo_lanes.take(self.runner.solo_room() - solo, now)
-        accepting, sealing, releasing, asking = self._accepting, self._sealing, self._releasing, self._asking
+        accepting, sealing, releasing, asking = settler.accepting, settler.sealing, self._releasing, self._asking
         batch = Batch(
             accepts=[accept_of(work) for work in accepting],
             seals=[seal_of(writes) for writes in sealing],
@@ -241,39 +267,61 @@ class Engine(Service):
         if not batch:
             return
         try:
-            answers = self._ledger.exchange(self._identity.name, self._identity.incarnation, batch)
+            answers = self._ledger.exchange(self._topics.tasks, self._identity.name, self._identity.incarnation, batch)
         except LedgerUnavailable as error:  # everything stays where it is and is asked again: a lost reply is no answer
             self._telemetry.failed("Redis", error)
             self._ledger_again_mono = self._clock.mono_s() + LEDGER_AGAIN_S
             return
         self._telemetry.answered("Redis")
-        self._accepting, self._sealing, self._releasing, self._asking = [], [], [], []
-        for work, accepted_at_ms in zip(accepting, answers.accepts, strict=True):
-            self._accepted(work, accepted_at_ms)
-        for writes, sealed in zip(sealing, answers.seals, strict=True):
-            self._sealed(writes, sealed)
-        self._answered(list(zip(asking, answers.claims, strict=True)))
+        if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
+            self._ledger_again_mono = self._clock.mono_s() + REFUSED_S
+            self._recover()
+            return
+        settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
+        done, back = settler.accepted(accepting, answers.accepts)
+        self._leave_lanes(done)
+        for work, wait_s in back:
+            if work.verdict is not None and work.verdict.died and self._apart:
+                self._leave_lanes([work])
+                work.solo = True
+            self._claim_again(work, wait_s)
+        over, refused = settler.sealed(sealing, answers.seals)
+        self._close(over)
+        for work in refused:
+            self._claim_again(work, 0.0)
+        self._answered(asking, answers.claims)
 
-    def _answered(self, answers: list[tuple[Work, Answer]]) -> None:
+    def _answered(self, works: Sequence[Work], answers: Sequence[Answer]) -> None:
         starting: list[Work] = []
-        for work, answer in answers:
+        writing: list[Writes] = []
+        closing: list[Work] = []
+        refusals: set[Refusal] = set()
+        for work, answer in zip(works, answers, strict=True):
             match answer:
                 case Run():
                     work.run = answer
                     starting.append(work)
                 case Over(record) if record.sealed:
                     self._tell("settled", work)
-                    self._close(work)
-                case Over(record):  # S3: accepted, and perhaps never written: write all of it again
-                    self._lanes_of(work).done(work.assignment, work)
-                    self._write(writes_of(work, outcome_again(record), self._topics))
+                    closing.append(work)
+                case Over(record) | Resend(record):  # S3: accepted, and perhaps never written: write all again
+                    if isinstance(answer, Resend):
+                        self._tell("resent", work)
+                    self._leave_lanes([work])
+                    writing.append(writes_of(work, outcome_again(record), self._topics))
+                case Stale():
+                    self._tell("stale", work)
+                    closing.append(work)
                 case Elsewhere(worker):
                     self._telemetry.tell(event_of("elsewhere", work, worker))
+                    work.since_mono = work.since_mono or self._clock.mono_s()
                     self._ask_later(work, ELSEWHERE_S)
                 case Refusal():
+                    refusals.add(answer)
                     self._ask_later(work, REFUSED_S)
-        refusals = {answer for _, answer in answers if isinstance(answer, Refusal)}
         self._refused(refusals)
+        self._close(closing)
+        self._settler.write(writing)
         self._start(starting)
 
     def _ask_later(self, work: Work, wait_s: float) -> None:
@@ -282,129 +330,70 @@ class Engine(Service):
     def _refused(self, refusals: set[Refusal]) -> None:
         if Refusal.DEAD in refusals:
             self._nudge()
-        if Refusal.WAIT in refusals:
-            try:
-                self._ledger.open()
-            except LedgerUnavailable as error:
-                self._telemetry.failed("Redis", error)
+        if Refusal.UNREAD in refusals:
+            self._recover()
 
-    def _start(self, works: list[Work]) -> None:
-        alive = self._identity.alive  # C6: a claim under a lease that ran out is not started
+    def _start(self, works: Iterable[Work]) -> None:
+        alive, now = self._identity.alive, self._clock.mono_s()
+        starting: list[Work] = []
         for work in works:
             if work.held.taken_from:
                 self._telemetry.tell(event_of("taken_over", work, work.held.taken_from))
-            if not alive or self.draining or work.assignment.gone:
+            if not alive or self.draining or work.assignment.gone:  # C6: not under a lease that may have run out
                 self._give_back(work)
             else:
+                work.since_mono = now
                 self._running[work.number] = work
-        self.runner.start([work.attempt(self._registry) for work in works if work.number in self._running])
+                starting.append(work)
+        if starting:
+            self.runner.start([work.attempt(self._registry) for work in starting])
 
     # -- settle --------------------------------------------------------------------------------------------------------
 
+    def _heard(self, events: Sequence[Started | Outcome | Recalled]) -> None:
+        """What became of attempts in the runner."""
+        for event in events:
+            match event:
+                case Outcome():
+                    self._finished(event)
+                case Started(number):
+                    self._started(self._running[number])
+                case Recalled(number):
+                    self._give_back(self._running.pop(number))
+
+    def _started(self, work: Work) -> None:
+        work.told = True
+        self._tell("started", work)
+
     def _finished(self, outcome: Outcome) -> None:
         work = self._running.pop(outcome.number)
-        run, limit = work.held, work.envelope.max_attempts
-        work.verdict = decide(
-            outcome, failures=run.failures, max_attempts=limit, chance=self._chance(), deaths=run.deaths
+        if not work.told:
+            self._started(work)
+        run = work.held
+        task = self._registry.get(work.envelope.task_type)
+        verdict = decide(
+            outcome,
+            failures=run.failures,
+            max_attempts=work.envelope.max_attempts,
+            chance=self._chance(),
+            deaths=run.deaths,
+            policy=DEFAULT if task is None else task.retry,
+            in_place=self._order != "unordered",
         )
-        self._accepting.append(work)
+        self._settler.finished(work, verdict)
 
-    def _accepted(self, work: Work, accepted_at_ms: int | None) -> None:
-        verdict = work.verdict
-        if verdict is None or accepted_at_ms is None:  # S2: closes nothing; the claim knows what became of the task
-            self._tell("refused", work)
-            self._claim_again(work, 0.0)
-        elif verdict.state is State.QUEUED:
-            last_line = (verdict.error_log or "").strip().rsplit("\n", 1)[-1]
-            self._telemetry.tell(event_of("retrying", work, f"in {verdict.wait_s:.2f} s: {last_line}"))
-            if verdict.died and self._apart:
-                self._lanes_of(work).done(work.assignment, work)
-                work.solo = True
-            self._claim_again(work, verdict.wait_s)
-        else:
+    def _close(self, works: Iterable[Work]) -> None:
+        for work in works:
             self._lanes_of(work).done(work.assignment, work)
-            outcome = outcome_of(work, self._identity.name, accepted_at_ms)
-            self._write(writes_of(work, outcome, self._topics))
+            work.close()
 
-    def _write(self, writes: Writes) -> None:
-        """Send the next message; when all are acknowledged, seal (or close, where there is no task to seal)."""
-        message = writes.next
-        if message is not None:
-            self._writing.add(writes)
-            self._send(writes, message)
-            return
-        self._writing.discard(writes)
-        if writes.outcome is not None:
-            self._sealing.append(writes)
-        else:
-            self._telemetry.tell(
-                Event("dead_lettered", writes.record.partition, writes.record.offset, detail=writes.reason)
-            )
-            writes.assignment.close(writes.record.offset)
-
-    def _send(self, writes: Writes, message: Message) -> None:
-        self._producer.produce(message, lambda report: self.inbox.put(Reported(writes, report)))
-
-    def _reported(self, writes: Writes, report: Report) -> None:
-        if writes.reported(report):
-            self._telemetry.answered("Kafka")
-            self._write(writes)
-        else:
-            self._telemetry.failed("Kafka", f"Kafka does not take a record: {report.error}")
-            self._write_again.append((self._clock.mono_s() + WRITE_AGAIN_S, writes))
-
-    def _send_again(self) -> None:
-        now = self._clock.mono_s()
-        due = [writes for at, writes in self._write_again if at <= now]
-        self._write_again = [(at, writes) for at, writes in self._write_again if at > now]
-        for writes in due:
-            self._write(writes)
-
-    def _sealed(self, writes: Writes, sealed: bool) -> None:
-        work, outcome = writes.work, writes.outcome
-        if work is None or outcome is None:
-            raise AssertionError("only the outcome of a task is sealed")
-        if not sealed:
-            self._tell("refused", work)
-            self._claim_again(work, 0.0)
-            return
-        kind = "succeeded" if outcome.state is State.SUCCESS else "failed"
-        detail = (outcome.error_log or "").strip().rsplit("\n", 1)[-1]
-        where = work.record
-        self._telemetry.tell(Event(kind, where.partition, where.offset, outcome.task_id, outcome.attempts, detail))
-        self._close(work)
-
-    def _close(self, work: Work) -> None:
-        self._lanes_of(work).done(work.assignment, work)
-        work.assignment.close(work.record.offset)
+    def _leave_lanes(self, works: Iterable[Work]) -> None:
+        """What comes behind these may start."""
+        for work in works:
+            self._lanes_of(work).done(work.assignment, work)
 
     def _tell(self, kind: str, work: Work) -> None:
-        self._telemetry.tell(event_of(kind, work))
-
-
-def event_of(kind: str, work: Work, detail: str = "") -> Event:
-    attempt = work.run.attempt if work.run is not None else 0
-    return Event(kind, work.record.partition, work.record.offset, work.envelope.task_id, attempt, detail)
-
-
-def accept_of(work: Work) -> Accept:
-    """Settle, step 1."""
-    verdict = work.verdict
-    if verdict is None:
-        raise AssertionError(f"task {work.envelope.task_id!r} has no verdict")
-    return Accept(
-        task_id=work.envelope.task_id,
-        fence=work.held.fence,
-        state=verdict.state,
-        failed=verdict.failed,
-        died=verdict.died,
-        result=verdict.result,
-        error_log=verdict.error_log,
-    )
-
-
-def seal_of(writes: Writes) -> Seal:
-    """Settle, step 3."""
-    if writes.outcome is None:
-        raise AssertionError("only the outcome of a task is sealed")
-    return Seal(writes.outcome.task_id, writes.outcome.fence)
+        if self._telemetry.wanted(kind):
+            self._telemetry.tell(event_of(kind, work))
+        else:
+            self._telemetry.counts[kind] += 1

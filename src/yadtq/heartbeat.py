@@ -125,6 +125,7 @@ class Heartbeat(Service):
             partitions=self._partitions(),
             host=socket.gethostname(),
             pid=os.getpid(),
+            order=self._settings.order,
             first=self._first,
             replaces=self._replaces,
         )

@@ -19,6 +19,7 @@ from yadtq.telemetry import Event, Telemetry
 POLL_S = 0.05
 POLL_MOST = 500
 WINDOW = 1_000  # unfinished records of a partition in memory; above it the partition is paused, below half resumed
+DOUBT_MS = 300_000  # clocks of submitters may be so far behind
 
 _numbers = itertools.count(1)
 
@@ -26,26 +27,46 @@ _numbers = itertools.count(1)
 class Assignment:
     """One partition while this worker has it. Used by the intake and the engine, hence the lock."""
 
-    def __init__(self, where: TopicPartition, position: Position) -> None:
+    def __init__(self, where: TopicPartition, position: Position, now_ms: int = 0) -> None:
         self.number = next(_numbers)
         self.where = where
         self.gone = False
         self.paused = False
         self.closed = 0  # completions since the last commit
         self.offset = position.offset  # what is committed
+        # R5: without a commit nobody knows what has ended; only what came after the assignment certainly has not.
+        fresh = not position.offset and not position.metadata
+        self._doubted_before_ms = now_ms + DOUBT_MS if fresh else 0
         self._tracker = Tracker(position.metadata, position.offset)
+        self._times_ms: dict[int, int] = {}  # of what is unfinished
         self._lock = threading.Lock()
 
-    def open(self, offset: int) -> bool:
+    def open(self, records: Sequence[Record]) -> list[Record]:
+        """Note that records arrived; return those that nobody has finished."""
         with self._lock:
-            return self._tracker.open(offset)
+            fresh = [record for record in records if self._tracker.open(record.offset)]
+            for record in fresh:
+                self._times_ms[record.offset] = record.timestamp_ms
+        return fresh
 
     def close(self, offset: int) -> None:
         """The fate of a record is durable. Nothing happens where the partition has moved on meanwhile."""
         with self._lock:
             if not self.gone:
                 self._tracker.close(offset)
+                self._times_ms.pop(offset, None)
                 self.closed += 1
+
+    def doubts(self, record: Record) -> bool:
+        """Whether this record's task may have ended long ago, and its commit and its ledger record be forgotten."""
+        return record.timestamp_ms < self._doubted_before_ms
+
+    @property
+    def head(self) -> tuple[int, int] | None:
+        """Offset and time, in epoch ms, of the oldest unfinished record; None where there is none."""
+        with self._lock:
+            head = self._tracker.head
+            return None if head is None else (head, self._times_ms.get(head, 0))
 
     def committable(self) -> Position | None:
         with self._lock:
@@ -64,6 +85,11 @@ class Assignment:
     def full(self) -> bool:
         with self._lock:
             return self._tracker.unfinished >= WINDOW or self._tracker.span >= SPAN
+
+    @property
+    def half_full(self) -> bool:
+        with self._lock:
+            return self._tracker.unfinished >= WINDOW // 2 or self._tracker.span >= SPAN // 2
 
     @property
     def half_empty(self) -> bool:
@@ -85,7 +111,7 @@ class Intake(Service):
         *,
         on_assigned: Callable[[Assignment], None],
         on_gone: Callable[[Assignment], None],
-        on_record: Callable[[Assignment, Record], None],
+        on_records: Callable[[Sequence[tuple[Assignment, Record]]], None],
     ) -> None:
         super().__init__("yadtq-intake")
         self.assignments: dict[TopicPartition, Assignment] = {}
@@ -97,7 +123,7 @@ class Intake(Service):
         self._clock = clock
         self._on_assigned = on_assigned
         self._on_gone = on_gone
-        self._on_record = on_record
+        self._on_records = on_records
         self._commit_mono = 0.0
 
     def run(self) -> None:
@@ -124,12 +150,21 @@ class Intake(Service):
             self._telemetry.failed("Kafka", error)
             self.stopping.wait(POLL_S)
             return
-        for record in records:
-            assignment = self.assignments.get(record.where)
-            if assignment is not None and assignment.open(record.offset):
-                self._on_record(assignment, record)
+        if records:
+            self._take(records)
         self._pace(consumer)
         self._commit_due(consumer)
+
+    def _take(self, records: Sequence[Record]) -> None:
+        of_partitions: dict[int, list[Record]] = {}
+        for record in records:
+            of_partitions.setdefault(record.partition, []).append(record)
+        opened: list[tuple[Assignment, Record]] = []
+        for partition, together in of_partitions.items():
+            assignment = self.assignments.get(TopicPartition(self._topic, partition))
+            if assignment is not None:
+                opened += [(assignment, record) for record in assignment.open(together)]
+        self._on_records(opened)
 
     def _pace(self, consumer: Consumer) -> None:
         """Pausing throws away what the client has fetched ahead, so it is done rarely and with hysteresis."""
@@ -164,7 +199,7 @@ class Intake(Service):
     def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
         self._telemetry.answered("Kafka")
         for where, position in partitions.items():
-            assignment = self.assignments[where] = Assignment(where, position)
+            assignment = self.assignments[where] = Assignment(where, position, self._clock.now_ms())
             self._telemetry.tell(Event("assigned", where.partition, position.offset))
             self._on_assigned(assignment)
 

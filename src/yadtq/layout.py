@@ -65,10 +65,18 @@ class Layout:
         """A hash, one field a worker name. Capped: a worker that starts drops those that were DEAD for a day."""
         return f"{self.prefix}all_heartbeats"
 
+    def epoch(self, topic: str) -> str:
+        """A string: which life of the ledger this is for a queue. No TTL; missing means that Redis was wiped."""
+        return f"{self.prefix}yadtq:epoch:{topic}"
+
+    def read(self, topic: str) -> str:
+        """A string: the outcomes of this queue were read into the ledger. TTL: half of Settings.record_ttl_s."""
+        return f"{self.prefix}yadtq:read:{topic}"
+
     @property
-    def epoch(self) -> str:
-        """A string: which life of the ledger this is. No TTL; missing means that Redis was wiped."""
-        return f"{self.prefix}yadtq:epoch"
+    def sealed(self) -> str:
+        """A channel: the ids of tasks as they become final, joined by newlines."""
+        return f"{self.prefix}yadtq:sealed"
 
     @property
     def runs(self) -> str:
@@ -84,7 +92,7 @@ DELAYED = ".delayed"
 HEADER_REASON = "yadtq-reason"
 HEADER_SOURCE = "yadtq-source"
 HEADER_TASK = "yadtq-task"
-HEADER_KEY = "yadtq-key"  # the ordering key of a dead letter's envelope, where it had one
+HEADER_KEY = "yadtq-key"  # the ordering key of the record in `Q`: of a dead letter, and of what lies in `Q.delayed`
 HEADER_REPLAYED = "yadtq-replayed"  # on a record of `Q.dlq` that is no dead letter: the task that one was replayed as
 HEADER_MARKER = "yadtq-marker"  # on a record of `Q.outcomes` that is no outcome: a new life of the ledger began
 HEADER_SHA256 = "yadtq-sha256"  # of the bytes, where a dead letter is too large to be a copy

@@ -71,6 +71,11 @@ class Tracker:
         return len(self._open)
 
     @property
+    def head(self) -> int | None:
+        """The lowest unfinished record; None where there is none."""
+        return self._order[0] if self._order else None
+
+    @property
     def span(self) -> int:
         """From the lowest unfinished record to the highest seen; above SPAN nothing more may be taken in."""
         return self._next - self._order[0] if self._order and self._next is not None else 0

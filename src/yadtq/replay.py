@@ -147,7 +147,7 @@ class Replayer:
             except NotReplayable as error:
                 summary.refused.append((letter.letter_id, str(error)))
                 continue
-            size_bytes += len(batch[-1].message.value)
+            size_bytes += len(batch[-1].message.value or b"")
             if len(batch) >= TOGETHER or size_bytes >= TOGETHER_BYTES:
                 self._flush(batch, summary, on_progress)
                 size_bytes = 0

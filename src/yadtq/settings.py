@@ -42,6 +42,7 @@ KNOWN: dict[str, tuple[type, str]] = {  # the keys of yadtq.toml
     "max_result_bytes": (int, "number from 1 up"),
     "record_ttl_s": (int, "number from 1 up"),
 }
+Order = Literal["unordered", "key", "partition"]
 _SECURITY = {
     "kafka": "PLAINTEXT",
     "kafka+ssl": "SSL",
@@ -94,7 +95,7 @@ class WorkerSettings:
     commit_s: float = 1.0  # the longest time between two commits of offsets that moved
     commit_after: int = 500  # completions that bring a commit forward
     grace_s: float = 30.0  # how long a drain waits for what runs
-    order: Literal["unordered", "partition"] = "unordered"  # partition: one task of a partition at a time, in its order
+    order: Order = "unordered"  # key: one task of an ordering key at a time, in their order; partition: of a partition
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name) > 100 or not self.name.isprintable():

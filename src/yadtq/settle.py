@@ -1,133 +1,209 @@
-"""What a verdict writes to Kafka, in a fixed order.
+"""Settle: how a verdict becomes durable, for many tasks at a time.
 
-One invariant: the dead letter is acknowledged before the outcome is sent, and the outcome before the seal; a step that
-fails is repeated and never passed over. A crash between any two steps is repaired when the record is read again: its
-claim is answered with the verdict, and all of its writes are repeated (S3).
+    finished -> accept (ledger, by fence) -> retry or dead letter, then outcome (Kafka) -> seal (ledger) -> closed
+
+One invariant: what waits for an answer is in exactly one place, `accepting`, `writing` or `sealing`, until it is
+answered, so a lost answer is asked for again. When the process dies, every step that was not durable is repeated by
+the next owner of the record.
 """
 
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-import msgspec
-
-from yadtq.broker import Message, Record, Report
+from yadtq.broker import Producer, Report
 from yadtq.claim import Work
-from yadtq.codec import OutcomeRecord, encode
-from yadtq.intake import Assignment
-from yadtq.layout import HEADER_REASON, HEADER_SHA256, HEADER_SOURCE, HEADER_TASK, QueueTopics
-from yadtq.ledger import TaskRecord
+from yadtq.layout import QueueTopics
+from yadtq.ledger import Accept, Seal
+from yadtq.retry import Verdict
+from yadtq.service import Clock
 from yadtq.states import State
+from yadtq.telemetry import Event, Telemetry
+from yadtq.writes import Writes, last_line, outcome_of, writes_of
 
-REASON_CHARS = 1_000
-
-
-def outcome_of(work: Work, worker: str, finished_at_ms: int) -> OutcomeRecord:
-    """The outcome that was accepted just now."""
-    verdict, run, envelope, record = work.verdict, work.held, work.envelope, work.record
-    if verdict is None:
-        raise AssertionError(f"task {envelope.task_id!r} has no verdict")
-    return OutcomeRecord(
-        task_id=envelope.task_id,
-        task_type=envelope.task_type,
-        state=verdict.state,
-        attempts=run.attempt,
-        fence=run.fence,
-        result=msgspec.Raw(verdict.result or b"null"),
-        error_log=verdict.error_log,
-        worker=worker,
-        queued_at_ms=envelope.queued_at_ms or record.timestamp_ms,
-        started_at_ms=run.started_at_ms,
-        finished_at_ms=finished_at_ms,
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-    )
+WRITE_AGAIN_S = 0.5
 
 
-def outcome_again(found: TaskRecord) -> OutcomeRecord:
-    """The outcome that somebody accepted and may not have written."""
-    return OutcomeRecord(
-        task_id=found.task_id,
-        task_type=found.task_type,
-        state=found.status,
-        attempts=found.attempts,
-        fence=found.fence,
-        result=msgspec.Raw(found.result or b"null"),
-        error_log=found.error_log,
-        worker=found.worker,
-        queued_at_ms=found.queued_at_ms or 0,
-        started_at_ms=found.started_at_ms,
-        finished_at_ms=found.finished_at_ms,
-        topic=found.topic,
-        partition=found.partition,
-        offset=found.offset,
-    )
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Kafka's answers on messages that were sent, each with what it was sent for."""
+
+    reports: Sequence[tuple[Writes, Report]]
 
 
-class Writes:
-    """The records that one verdict has still to write."""
+class Settler:
+    """The verdicts on their way. One thread owns it; Kafka's answers come to its inbox."""
 
     def __init__(
         self,
-        assignment: Assignment,
-        record: Record,
-        messages: list[Message],
-        *,
-        work: Work | None = None,
-        outcome: OutcomeRecord | None = None,
-        reason: str = "",
+        producer: Producer,
+        topics: QueueTopics,
+        worker: str,
+        telemetry: Telemetry,
+        clock: Clock,
+        inbox: Callable[[Reported], None],
     ) -> None:
-        self.assignment = assignment
-        self.record = record
-        self.work = work
-        self.outcome = outcome
-        self.reason = reason
-        self._messages = messages
+        self.accepting: list[Work] = []
+        self.writing: set[Writes] = set()
+        self.sealing: list[Writes] = []
+        self._producer = producer
+        self._topics = topics
+        self._worker = worker
+        self._telemetry = telemetry
+        self._clock = clock
+        self._inbox = inbox
+        self._again: list[tuple[float, Writes]] = []
 
     @property
-    def next(self) -> Message | None:
-        """The message to send now; None when all are acknowledged."""
-        return self._messages[0] if self._messages else None
+    def idle(self) -> bool:
+        return not (self.accepting or self.writing or self.sealing)
 
-    def reported(self, report: Report) -> bool:
-        """Take the report on `next`; False: it has to be sent again, after a pause."""
-        if report.error is None:
-            del self._messages[0]
-            return True
-        first = self._messages[0]
-        if report.too_large and first.value and HEADER_REASON in first.headers and HEADER_SHA256 not in first.headers:
-            self._messages[0] = _reference(first, self.record)  # too large to copy: say where it lies
-        return False
+    @property
+    def asking(self) -> bool:
+        """Something waits for the ledger."""
+        return bool(self.accepting or self.sealing)
+
+    @property
+    def times(self) -> list[float]:
+        """When something is to be sent again."""
+        return [at for at, _ in self._again]
+
+    # -- step 1 --------------------------------------------------------------------------------------------------------
+
+    def finished(self, work: Work, verdict: Verdict) -> None:
+        work.verdict = verdict
+        self.accepting.append(work)
+
+    def accepted(
+        self, works: Sequence[Work], answers: Sequence[int | None]
+    ) -> tuple[list[Work], list[tuple[Work, float]]]:
+        """Take the ledger's answers. Return what has run for the last time, and what is claimed again in so many s."""
+        done: list[Work] = []
+        back: list[tuple[Work, float]] = []
+        writes: list[Writes] = []
+        for work, accepted_at_ms in zip(works, answers, strict=True):
+            verdict = work.verdict
+            if verdict is None or accepted_at_ms is None:  # S2: closes nothing; the claim knows what became of it
+                self._telemetry.tell(event_of("refused", work))
+                back.append((work, 0.0))
+                continue
+            if verdict.state in (State.QUEUED, State.SCHEDULED):
+                why = f"in {verdict.wait_s:.2f} s: {last_line(verdict.error_log)}"
+                self._telemetry.tell(event_of("snoozed" if not verdict.charged else "retrying", work, why))
+            if verdict.state is State.QUEUED:
+                back.append((work, verdict.wait_s))
+            else:
+                done.append(work)
+                writes.append(writes_of(work, outcome_of(work, self._worker, accepted_at_ms), self._topics))
+        self.write(writes)
+        return done, back
+
+    # -- step 2 --------------------------------------------------------------------------------------------------------
+
+    def write(self, writes: Iterable[Writes]) -> None:
+        """Send the next message of each; what has none left is sealed (or closed, where there is nothing to seal)."""
+        sending: list[Writes] = []
+        for each in writes:
+            if each.messages:
+                self.writing.add(each)
+                sending.append(each)
+                continue
+            self.writing.discard(each)
+            if each.outcome is not None:
+                self.sealing.append(each)
+            else:
+                self._written(each)
+        if sending:
+            self._producer.produce_batch([each.messages[0] for each in sending], sending, self._on_reports)
+
+    def _on_reports(self, reports: list[tuple[Writes, Report]]) -> None:
+        """On the producer's thread."""
+        self._inbox(Reported(reports))
+
+    def reported(self, reports: Sequence[tuple[Writes, Report]]) -> None:
+        """Take Kafka's answers."""
+        going_on: list[Writes] = []
+        for writes, report in reports:
+            if writes.reported(report):
+                going_on.append(writes)
+            else:
+                self._telemetry.failed("Kafka", f"Kafka does not take a record: {report.error}")
+                self._again.append((self._clock.mono_s() + WRITE_AGAIN_S, writes))
+        if going_on:
+            self._telemetry.answered("Kafka")
+            self.write(going_on)
+
+    def send_again(self) -> None:
+        """Send what was not acknowledged and has waited."""
+        if self._again:
+            now = self._clock.mono_s()
+            due = [writes for at, writes in self._again if at <= now]
+            self._again = [(at, writes) for at, writes in self._again if at > now]
+            self.write(due)
+
+    def _written(self, writes: Writes) -> None:
+        """Kafka has everything, and the ledger has no part in it."""
+        record = writes.record
+        if writes.work is not None:  # S5: the copy carries the task from here on
+            self._telemetry.tell(event_of("handed_off", writes.work))
+        else:
+            self._telemetry.tell(Event("dead_lettered", record.partition, record.offset, detail=writes.reason))
+        writes.assignment.close(record.offset)
+
+    # -- step 3 and 4 --------------------------------------------------------------------------------------------------
+
+    def sealed(self, all_writes: Sequence[Writes], answers: Sequence[bool]) -> tuple[list[Work], list[Work]]:
+        """Take the ledger's answers; return what is over, and what goes back to its claim (S2)."""
+        over: list[Work] = []
+        refused: list[Work] = []
+        for writes, sealed in zip(all_writes, answers, strict=True):
+            work = writes.work
+            if work is None:
+                raise AssertionError("only the outcome of a task is sealed")
+            if sealed:
+                over.append(work)
+                self._tell_end(work, writes)
+            else:
+                refused.append(work)
+                self._telemetry.tell(event_of("refused", work))
+        return over, refused
+
+    def _tell_end(self, work: Work, writes: Writes) -> None:
+        outcome, where = writes.outcome, work.record
+        if outcome is None or outcome.state is State.SCHEDULED:  # that was told when it was accepted
+            return
+        kind = "succeeded" if outcome.state is State.SUCCESS else "failed"
+        if self._telemetry.wanted(kind):
+            detail = last_line(outcome.error_log)
+            self._telemetry.tell(Event(kind, where.partition, where.offset, outcome.task_id, outcome.attempts, detail))
+        else:
+            self._telemetry.counts[kind] += 1
 
 
-def writes_of(work: Work, outcome: OutcomeRecord, topics: QueueTopics) -> Writes:
-    """The writes of a final verdict: the dead letter of a failure first (S1), then the outcome."""
-    key = outcome.task_id.encode()
-    messages = [Message(topics.outcomes, encode(outcome), key)]
-    if outcome.state is State.FAILED:
-        reason = (outcome.error_log or "").strip().rsplit("\n", 1)[-1]
-        messages.insert(0, dead_letter(work.record, topics, reason, key))
-    return Writes(work.assignment, work.record, messages, work=work, outcome=outcome)
+def event_of(kind: str, work: Work, detail: str = "") -> Event:
+    attempt = work.run.attempt if work.run is not None else 0
+    return Event(kind, work.record.partition, work.record.offset, work.envelope.task_id, attempt, detail)
 
 
-def writes_of_undecodable(assignment: Assignment, record: Record, topics: QueueTopics, reason: str) -> Writes:
-    """The one write of bytes that are no envelope. They have no id, so no outcome."""
-    return Writes(assignment, record, [dead_letter(record, topics, reason, None)], reason=reason)
+def accept_of(work: Work) -> Accept:
+    """Settle, step 1."""
+    verdict = work.verdict
+    if verdict is None:
+        raise AssertionError(f"task {work.envelope.task_id!r} has no verdict")
+    wait_ms = round(verdict.wait_s * 1000) if verdict.state is State.SCHEDULED else 0
+    return Accept(
+        work.envelope.task_id,
+        work.held.fence,
+        verdict.state,
+        wait_ms,
+        verdict.failed,
+        verdict.died,
+        verdict.result,
+        verdict.error_log,
+    )
 
 
-def dead_letter(record: Record, topics: QueueTopics, reason: str, task_id: bytes | None) -> Message:
-    """The original bytes and headers, with why and whence."""
-    headers: Mapping[str, bytes] = {
-        **record.headers,
-        HEADER_REASON: reason[:REASON_CHARS].encode("utf-8", "backslashreplace"),
-        HEADER_SOURCE: f"{record.topic}/{record.partition}/{record.offset}".encode(),
-        **({HEADER_TASK: task_id} if task_id else {}),
-    }
-    return Message(topics.dead, record.value, task_id or record.key, headers=headers)
-
-
-def _reference(message: Message, record: Record) -> Message:
-    digest = hashlib.sha256(record.value).hexdigest().encode()
-    ours = (HEADER_REASON, HEADER_SOURCE, HEADER_TASK)
-    kept = {name: value for name, value in message.headers.items() if name in ours}
-    return Message(message.topic, b"", message.key, headers={**kept, HEADER_SHA256: digest})
+def seal_of(writes: Writes) -> Seal:
+    """Settle, step 3."""
+    if writes.outcome is None:
+        raise AssertionError("only the outcome of a task is sealed")
+    return Seal(writes.outcome.task_id, writes.outcome.fence)

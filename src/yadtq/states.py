@@ -10,6 +10,7 @@ from enum import StrEnum
 class State(StrEnum):
     """Where a task stands, as users see it."""
 
+    SCHEDULED = "SCHEDULED"  # waits for a time, the first or that of a retry
     QUEUED = "QUEUED"
     PROCESSING = "PROCESSING"
     SUCCESS = "SUCCESS"
@@ -19,10 +20,11 @@ class State(StrEnum):
 FINAL = frozenset({State.SUCCESS, State.FAILED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    # QUEUED -> FAILED: nothing has to run to know it, such as an unknown task type.
+    # -> FAILED: nothing has to run to know it, such as an unknown task type.
+    State.SCHEDULED: frozenset({State.PROCESSING, State.FAILED}),
     State.QUEUED: frozenset({State.PROCESSING, State.FAILED}),
-    # PROCESSING -> PROCESSING: the owner died and another worker claims. -> QUEUED: a retry, or a claim given back.
-    State.PROCESSING: frozenset({State.PROCESSING, State.QUEUED, State.SUCCESS, State.FAILED}),
+    # -> PROCESSING: the owner died and another worker claims. -> QUEUED, SCHEDULED: a retry, or a claim given back.
+    State.PROCESSING: frozenset(State),
     State.SUCCESS: frozenset(),
     State.FAILED: frozenset(),
 }

@@ -19,6 +19,7 @@ import msgspec
 
 from yadtq.errors import InvalidArguments, InvalidResult, InvalidTask
 from yadtq.handle import Handle
+from yadtq.retry import DEFAULT, RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,7 +75,13 @@ class Task(Generic[P, R]):
     """A registered function. Call it to run it here; `submit` it to run it on a worker."""
 
     def __init__(
-        self, function: Callable[..., Any], name: str, options: Options, outlet: Outlet, limits: Limits = FREE
+        self,
+        function: Callable[..., Any],
+        name: str,
+        options: Options,
+        outlet: Outlet,
+        limits: Limits = FREE,
+        retry: RetryPolicy = DEFAULT,
     ) -> None:
         _check(options)
         if limits.isolation not in (None, "process"):
@@ -85,6 +92,7 @@ class Task(Generic[P, R]):
         self.name = name
         self.options = options
         self.limits = limits
+        self.retry = retry
         self.is_async = inspect.iscoroutinefunction(function)
         self._outlet = outlet
         self._signature = inspect.signature(function)

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 log = logging.getLogger("yadtq")
@@ -37,6 +37,10 @@ EVENTS = {
     "succeeded": "a task ended SUCCESS; told when it is final",
     "failed": "a task ended FAILED; told when it is final; detail is the last line of its error log",
     "retrying": "an attempt failed and another follows; detail says when",
+    "snoozed": "a task asked to be run again later; it uses up no attempt; detail says when",
+    "stale": "a record arrived whose task goes on in a later one; nothing ran",
+    "resent": "a retry that may not have reached Kafka is written again",
+    "handed_off": "a long task left the head of its partition: a copy at the tail carries it",
     "settled": "a record arrived whose task is final already; nothing ran",
     "elsewhere": "a record's task is held by another worker that is alive; it is asked again",
     "taken_over": "a task whose worker was lost is claimed here; detail is the lost worker",
@@ -65,21 +69,27 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, Container[str]]] = []
         self._lock = threading.Lock()
         self._failing: dict[str, float] = {}  # store -> when that was told last
 
-    def listen(self, listener: Listener) -> None:
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, kinds: Container[str] = EVENTS) -> None:
+        """Tell a listener of these kinds of events."""
+        self._listeners.append((listener, kinds))
+
+    def wanted(self, kind: str) -> bool:
+        """Whether anybody listens to this kind; where nobody does, what happens to every task is only counted."""
+        return any(kind in kinds for _, kinds in self._listeners)
 
     def tell(self, event: Event) -> None:
         """Tell an event of the table."""
         if event.kind not in EVENTS:
             raise KeyError(f"{event.kind!r} is not in the table of events")
         self.counts[event.kind] += 1
-        for listener in self._listeners:
+        for listener, kinds in self._listeners:
             try:
-                listener(event)
+                if event.kind in kinds:
+                    listener(event)
             except Exception:  # a broken listener must not stop the worker
                 log.exception("a listener failed on %s", event.kind)
 

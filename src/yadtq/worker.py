@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable
 
 from yadtq.app import App
-from yadtq.broker import Record
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.heartbeat import Heartbeat, Identity
-from yadtq.intake import WINDOW, Assignment, Intake
+from yadtq.intake import Intake
 from yadtq.publisher import ensure_queue
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.service import Clock, Service, SystemClock
@@ -90,7 +89,8 @@ class Worker:
             self._clock,
             make_runner=self._make_runner,
             nudge=lambda: heartbeat.nudge(),
-            width=1 if self._settings.order == "partition" else WINDOW,
+            recover=lambda: self._app.ledger.open(self._topics.tasks),
+            order=self._settings.order,
         )
         if not engine.runner.isolates and self._app.registry.solo:
             self.telemetry.tell(Event("not_isolated", detail=", ".join(self._app.registry.solo)))
@@ -109,9 +109,6 @@ class Worker:
         self._raise_failure()
 
     def _intake(self, engine: Engine) -> Intake:
-        def on_record(assignment: Assignment, record: Record) -> None:
-            engine.inbox.put(Arrived(assignment, record))
-
         return Intake(
             self._app.broker,
             self._topics.tasks,
@@ -121,7 +118,7 @@ class Worker:
             self._clock,
             on_assigned=lambda assignment: engine.inbox.put(Assigned(assignment)),
             on_gone=lambda assignment: engine.inbox.put(Gone(assignment)),
-            on_record=on_record,
+            on_records=lambda records: engine.inbox.put(Arrived(records)),
         )
 
     def _heartbeat(self, identity: Identity, engine: Engine, intake: Intake) -> Heartbeat:

@@ -25,7 +25,7 @@ def empty_ledger(request: pytest.FixtureRequest, prefix: str) -> Iterator[Bench]
 @pytest.fixture
 def bench(empty_ledger: Bench) -> Bench:
     """A ledger of each kind with an epoch and two living workers, w1 and w2."""
-    empty_ledger.ledger.open()
+    empty_ledger.ledger.open("q")
     empty_ledger.start("w1", "w2")
     return empty_ledger
 
@@ -34,7 +34,7 @@ def bench(empty_ledger: Bench) -> Bench:
 def real(redis_url: str, prefix: str) -> Iterator[RedisBench]:
     """The real ledger alone, with an epoch and the worker w1."""
     with redis_bench(redis_url, prefix) as bench:
-        bench.ledger.open()
+        bench.ledger.open("q")
         bench.start("w1")
         yield bench
 

@@ -68,10 +68,9 @@ class Bench:
 
     def wish(self, task_id: str = "t", **changes: Any) -> Claim:
         wish = {
-            "token": f"token-{next(self._numbers)}",
             "task_id": task_id,
+            "token": f"token-{next(self._numbers)}",
             "task_type": "add",
-            "topic": "q",
             "partition": 1,
             "offset": 7,
             "queued_at_ms": 5,
@@ -80,8 +79,11 @@ class Bench:
         }
         return Claim(**(wish | changes))
 
+    def batch(self, **moves: Any) -> Batch:
+        return Batch(**moves)
+
     def exchange(self, worker: str, **moves: Any) -> Answers:
-        return self.ledger.exchange(worker, self.incarnations[worker], Batch(**moves))
+        return self.ledger.exchange("q", worker, self.incarnations[worker], Batch(**moves))
 
     def claim(self, worker: str, wish: Claim | None = None) -> Answer:
         (answer,) = self.exchange(worker, claims=[wish or self.wish()]).claims
@@ -99,13 +101,13 @@ class Bench:
 
     def accept(self, run: Run, state: State = State.SUCCESS, task_id: str = "t", **facts: Any) -> int | None:
         accept = Accept(task_id, run.fence, state, **({"failed": state is not State.SUCCESS} | facts))
-        return self.ledger.exchange("any", "any", Batch(accepts=[accept])).accepts[0]
+        return self.ledger.exchange("q", "any", "any", Batch(accepts=[accept])).accepts[0]
 
     def seal(self, run: Run, task_id: str = "t") -> bool:
-        return self.ledger.exchange("any", "any", Batch(seals=[Seal(task_id, run.fence)])).seals[0]
+        return self.ledger.exchange("q", "any", "any", Batch(seals=[Seal(task_id, run.fence)])).seals[0]
 
     def release(self, run: Run, task_id: str = "t") -> None:
-        self.ledger.exchange("any", "any", Batch(releases=[Release(task_id, run.fence)]))
+        self.ledger.exchange("q", "any", "any", Batch(releases=[Release(task_id, run.fence)]))
 
     def record(self, task_id: str = "t") -> TaskRecord:
         (record,) = self.ledger.records([task_id])

@@ -4,7 +4,7 @@ import fcntl
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,17 +49,21 @@ class Bench:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
-    def sink(self, event: Started | Outcome | Recalled) -> None:
+    def sink(self, events: Sequence[Started | Outcome | Recalled]) -> None:
         with self._lock:
-            self.told.append(event)
-            match event:
-                case Outcome(number):
-                    assert number not in self.outcomes, f"two outcomes of {number}"
-                    self.outcomes[number] = event
-                case Recalled(number):
-                    self.recalled.append(number)
-                case Started(number):
-                    self.started.append(number)
+            for event in events:
+                self._hear(event)
+
+    def _hear(self, event: Started | Outcome | Recalled) -> None:
+        self.told.append(event)
+        match event:
+            case Outcome(number):
+                assert number not in self.outcomes, f"two outcomes of {number}"
+                self.outcomes[number] = event
+            case Recalled(number):
+                self.recalled.append(number)
+            case Started(number):
+                self.started.append(number)
 
     def note(self, kind: str, text: str) -> None:
         self.events.append((kind, text))

@@ -19,8 +19,10 @@ from yadtq.ledger import (
     Over,
     Refusal,
     Release,
+    Resend,
     Run,
     Seal,
+    Stale,
     TaskRecord,
 )
 from yadtq.states import TRANSITIONS, State, may_follow
@@ -40,6 +42,13 @@ def first(state: State) -> Callable[[Callable[[Bench], str]], Callable[[Bench], 
 def _queued(bench: Bench) -> str:
     run = bench.run("w1")
     bench.release(run)
+    return run.fence
+
+
+@first(State.SCHEDULED)
+def _scheduled(bench: Bench) -> str:
+    run = bench.run("w1")
+    bench.accept(run, State.SCHEDULED, wait_ms=5)
     return run.fence
 
 
@@ -74,9 +83,9 @@ def every_move(bench: Bench, fence: str) -> list[Callable[[], object]]:
 
     return [
         lambda: bench.ledger.queued([NewTask("t", "add", "q", 1, 7, 5)]),
-        exchange(claims=[bench.wish()]),
-        exchange(claims=[bench.wish(refusal="unknown")]),
-        exchange(claims=[bench.wish(tries=9)]),
+        exchange(claims=[bench.wish(generation=1)]),
+        exchange(claims=[bench.wish(refusal="unknown", generation=1)]),
+        exchange(claims=[bench.wish(tries=9, generation=1)]),
         exchange(releases=[Release("t", fence)]),
         exchange(seals=[Seal("t", fence)]),
         *(exchange(accepts=[Accept("t", fence, state, failed=False)]) for state in State if state != State.PROCESSING),
@@ -89,7 +98,7 @@ def test_all_moves_together_make_exactly_the_legal_transitions(empty_ledger: Ben
     for state, bring in FIRST.items():
         for number in range(len(every_move(empty_ledger, ""))):
             empty_ledger.wipe()
-            empty_ledger.ledger.open()
+            empty_ledger.ledger.open("q")
             empty_ledger.start("w1", "w2")
             fence = bring(empty_ledger)
             before = empty_ledger.record()
@@ -103,7 +112,7 @@ def test_all_moves_together_make_exactly_the_legal_transitions(empty_ledger: Ben
 
 TASKS = st.sampled_from(["a", "b", "c"])
 WORKERS = st.sampled_from(["w1", "w2"])
-STATES = st.sampled_from([State.SUCCESS, State.FAILED, State.QUEUED])
+STATES = st.sampled_from([State.SUCCESS, State.FAILED, State.QUEUED, State.SCHEDULED])
 Seen = tuple[object, ...]
 
 
@@ -130,7 +139,7 @@ class Twins(RuleBasedStateMachine):
             bench.wipe()
             bench.incarnations.clear()
             if opened:
-                bench.ledger.open()
+                bench.ledger.open("q")
             for name in ("w1", "w2"):
                 bench.beat(name, f"{name}-0", first=True)
 
@@ -156,7 +165,8 @@ class Twins(RuleBasedStateMachine):
         known = (record.task_id, record.status, record.sealed, record.task_type, record.attempts, record.worker)
         times = (record.queued_at_ms, record.started_at_ms is None, record.finished_at_ms is None)
         where = (record.result, record.error_log, record.topic, record.partition, record.offset)
-        return (*known, *times, *where, self.plain_fence(bench, record.fence))
+        counts = (record.generation, record.failures, record.deaths, record.not_before_ms > 0)
+        return (*known, *times, *where, *counts, self.plain_fence(bench, record.fence))
 
     def plain_fence(self, bench: Bench, fence: str) -> tuple[int, str]:
         epoch, _, counter = fence.partition(".")
@@ -167,14 +177,15 @@ class Twins(RuleBasedStateMachine):
 
     def plain_answer(self, bench: Bench, answer: Answer) -> object:
         if isinstance(answer, Run):
-            return (self.plain_fence(bench, answer.fence), answer.attempt, answer.failures, answer.taken_from)
-        if isinstance(answer, Over):
+            numbers = (answer.attempt, answer.failures, answer.deaths)
+            return (self.plain_fence(bench, answer.fence), *numbers, answer.taken_from)
+        if isinstance(answer, Over | Resend):
             return self.plain(bench, answer.record)
         return answer
 
     @rule()
     def open(self) -> None:
-        self.both(lambda bench: bench.ledger.open())
+        self.both(lambda bench: bench.ledger.open("q"))
 
     @rule(task=TASKS)
     def queue(self, task: str) -> None:
@@ -186,10 +197,14 @@ class Twins(RuleBasedStateMachine):
         tries=st.integers(0, 3),
         most=st.integers(1, 3),
         refusal=st.sampled_from(["", "", "", "no"]),
+        generation=st.integers(0, 2),
+        in_doubt=st.booleans(),
     )
-    def claim(self, task: str, worker: str, tries: int, most: int, refusal: str) -> None:
+    def claim(
+        self, task: str, worker: str, tries: int, most: int, refusal: str, generation: int, in_doubt: bool
+    ) -> None:
         token = f"token-{len(self.wishes)}"
-        self.wishes.append(Claim(token, task, "mul", "r", 3, 4, 5, tries, most, refusal))
+        self.wishes.append(Claim(task, token, "mul", 3, 4, 5, tries, most, refusal, generation, in_doubt))
         self.send_claim(worker, self.wishes[-1])
 
     @rule(data=st.data(), worker=WORKERS)
@@ -210,7 +225,7 @@ class Twins(RuleBasedStateMachine):
         answer = self.both(move)
         if fences:
             self.fences.append((wish.task_id, fences))
-        assert fences or isinstance(answer, Elsewhere | Refusal)
+        assert fences or isinstance(answer, Elsewhere | Refusal | Stale | tuple)
 
     @rule(
         data=st.data(),
@@ -228,7 +243,7 @@ class Twins(RuleBasedStateMachine):
             log = None if again == "a" else again
 
             def move(bench: Bench) -> list[bool]:
-                accept = Accept(task, fences[bench], state, failed, died, result, log)
+                accept = Accept(task, fences[bench], state, 5, failed, died, result, log)
                 return [at is None for at in bench.exchange("w1", accepts=[accept]).accepts]
 
             self.both(move)
@@ -245,7 +260,7 @@ class Twins(RuleBasedStateMachine):
             task, fences = data.draw(st.sampled_from(self.fences))
             self.both(
                 lambda bench: list(
-                    bench.ledger.exchange("-", "-", Batch(releases=[Release(task, fences[bench])])).accepts
+                    bench.ledger.exchange("q", "-", "-", Batch(releases=[Release(task, fences[bench])])).accepts
                 )
             )
 
@@ -294,7 +309,7 @@ def test_the_memory_ledger_answers_like_redis_in_any_order_of_moves(redis_url: s
 
 def test_a_sealed_record_is_gone_after_its_time() -> None:
     bench = MemoryBench()
-    bench.ledger.open()
+    bench.ledger.open("q")
     bench.start("w1")
     run = bench.run("w1")
     bench.accept(run)

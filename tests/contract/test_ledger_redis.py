@@ -36,7 +36,7 @@ def test_partitions_lie_in_redis_as_a_list_also_when_there_are_none(real: RedisB
 
 
 def test_a_heartbeat_lies_in_redis_as_plain_json_under_the_workers_name(real: RedisBench) -> None:
-    real.beat("w1", topic="q", partitions=[3, 1], host="a", pid=7)
+    real.beat("w1", topic="q", partitions=[3, 1], host="a", pid=7, order="key")
     written = real.written("w1")
     assert abs(written.pop("last_heartbeat_ms") - real.now_ms()) < 60_000
     assert written == {
@@ -48,6 +48,7 @@ def test_a_heartbeat_lies_in_redis_as_plain_json_under_the_workers_name(real: Re
         "partitions": [1, 3],
         "host": "a",
         "pid": 7,
+        "order": "key",
     }
 
 
@@ -56,7 +57,8 @@ def test_every_key_stands_under_the_prefix(real: RedisBench) -> None:
     real.ledger.run_beat("q", "p1")
     prefix = real.layout.prefix
     keys = {key.decode() for key in real.client.scan_iter(f"{prefix}*")}
-    assert keys == {f"{prefix}{name}" for name in ("yadtq:task:t", "all_heartbeats", "yadtq:epoch", "yadtq:runs")}
+    names = ("yadtq:task:t", "all_heartbeats", "yadtq:epoch:q", "yadtq:read:q", "yadtq:runs")
+    assert keys == {f"{prefix}{name}" for name in names}
 
 
 def test_runs_expire(real: RedisBench) -> None:
@@ -102,7 +104,7 @@ def test_a_server_that_forgot_the_scripts_gets_them_again(real: RedisBench) -> N
 
 def test_two_clients_agree(real: RedisBench) -> None:
     other = RedisLedger(real.proxy.url, "shown", real.layout, 60)
-    other.open()
+    other.open("q")
     run = real.run("w1")
     (record,) = other.records(["t"])
     assert record is not None
@@ -112,7 +114,7 @@ def test_two_clients_agree(real: RedisBench) -> None:
 
 def test_a_server_that_is_not_there_is_unavailable_and_named_without_secrets() -> None:
     ledger = RedisLedger("redis://:secret@127.0.0.1:1/0", "redis://:***@127.0.0.1:1/0", Layout(), 60)
-    for move in (ledger.open, ledger.runs, ledger.workers, lambda: ledger.records(["t"])):
+    for move in (lambda: ledger.open("q"), ledger.runs, ledger.workers, lambda: ledger.records(["t"])):
         with pytest.raises(LedgerUnavailable, match=r"redis://:\*\*\*@127.0.0.1:1/0") as caught:
             move()
         assert "secret" not in str(caught.value)

@@ -238,7 +238,14 @@ def test_every_key_topic_and_header_is_documented() -> None:
     names = Layout()
     headers = [value for key, value in vars(layout).items() if key.startswith("HEADER_")]
     topics = [topic.replace("queue", "Q") for topic in names.queue("queue").all]
-    keys = [names.task("<id>"), names.heartbeats, names.epoch, names.runs]
+    keys = [
+        names.task("<id>"),
+        names.heartbeats,
+        names.epoch("<topic>"),
+        names.read("<topic>"),
+        names.sealed,
+        names.runs,
+    ]
     assert not [word for word in [*headers, *topics, *keys, *Envelope.__struct_fields__] if f"`{word}`" not in text]
 
 

@@ -20,7 +20,7 @@ from yadtq.ledger import TaskRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.publisher import ensure_queue
 from yadtq.runners import Sink
-from yadtq.settings import WorkerSettings
+from yadtq.settings import Order, WorkerSettings
 from yadtq.task import FREE, Call, Limits, Options, Registry, Task
 from yadtq.telemetry import Event, Telemetry
 
@@ -74,7 +74,7 @@ class ObedientRunner:
     def recall(self, numbers: list[int]) -> None:
         for number in numbers:
             if self.waiting.pop(number, None) is not None:
-                self._sink(Recalled(number))
+                self._sink([Recalled(number)])
 
     def close(self, timeout_s: float) -> bool:
         return not self.running
@@ -87,7 +87,7 @@ class ObedientRunner:
         for number, attempt in self.waiting.items():
             self.running[number] = attempt
             self.history.append((attempt.task_id, attempt.attempt))
-            self._sink(Started(number))
+            self._sink([Started(number)])
         self.waiting = {}
 
     def end(self, ending: Ending = Ending.RETURNED, result: bytes = b"1", error_log: str = "boom") -> None:
@@ -96,12 +96,17 @@ class ObedientRunner:
             self.end_one(number, ending, result, error_log)
 
     def end_one(
-        self, number: int, ending: Ending = Ending.RETURNED, result: bytes = b"1", error_log: str = "boom"
+        self,
+        number: int,
+        ending: Ending = Ending.RETURNED,
+        result: bytes = b"1",
+        error_log: str = "boom",
+        after_s: float | None = None,
     ) -> None:
         del self.running[number]
         fine = ending is Ending.RETURNED
-        outcome = Outcome(number, ending, 1, 2, result if fine else None, None if fine else error_log)
-        self._sink(outcome)
+        outcome = Outcome(number, ending, 1, 2, result if fine else None, None if fine else error_log, after_s)
+        self._sink([outcome])
 
 
 class WatchedProducer:
@@ -141,8 +146,8 @@ class WatchedProducer:
 class Player:
     """One worker, made of the production parts, without threads."""
 
-    def __init__(self, stage: "Stage", name: str, slots: int, width: int, solo_slots: int) -> None:
-        settings = WorkerSettings(name, group=GROUP)
+    def __init__(self, stage: "Stage", name: str, slots: int, order: Order, solo_slots: int) -> None:
+        settings = WorkerSettings(name, group=GROUP, order=order)
         clock, ledger, telemetry = stage.clock, stage.ledger, Telemetry()
         self.events: list[Event] = []
         telemetry.listen(self.events.append)
@@ -164,7 +169,8 @@ class Player:
             clock,
             make_runner=make_runner,  # type: ignore[arg-type]
             nudge=lambda: None,
-            width=width,
+            recover=lambda: ledger.open(stage.topics.tasks),
+            order=order,
             chance=lambda: 1.0,
         )
         put = self.engine.inbox.put
@@ -177,7 +183,7 @@ class Player:
             clock,
             on_assigned=lambda assignment: put(Assigned(assignment)),
             on_gone=lambda assignment: put(Gone(assignment)),
-            on_record=lambda assignment, record: put(Arrived(assignment, record)),
+            on_records=lambda records: put(Arrived(records)),
         )
         self.heartbeat = Heartbeat(
             ledger,
@@ -227,13 +233,13 @@ class Stage:
         self.clock = ManualClock()
         self.broker = MemoryBroker()
         self.ledger = MemoryLedger(self.clock)
-        self.ledger.open()
+        self.ledger.open(Layout().queue(QUEUE).tasks)
         self.registry = registry_of(*tasks)
         self.topics = Layout().queue(QUEUE)
         ensure_queue(self.broker, self.topics, partitions)
 
-    def player(self, name: str = "w1", slots: int = 16, width: int = 1, solo_slots: int = 0) -> Player:
-        return Player(self, name, slots, width, solo_slots)
+    def player(self, name: str = "w1", slots: int = 16, order: Order = "partition", solo_slots: int = 0) -> Player:
+        return Player(self, name, slots, order, solo_slots)
 
     def publish(self, *task_ids: str, task_type: str = "add", partition: int = 0, **fields: object) -> None:
         for task_id in task_ids:

@@ -52,8 +52,8 @@ class World:
         assert record is not None
         self.ledger.leave("w", self.ledger.workers()[0].incarnation)
         self.ledger.beat(Beat("other", "1", 10_000, first=True))
-        claim = Claim("t", task_id, "parent", record.topic, record.partition, record.offset, 0, 0, 3)
-        (answer,) = self.ledger.exchange("other", "1", Batch(claims=[claim])).claims
+        claim = Claim(task_id, "t", "parent", record.partition, record.offset, 0, 0, 3)
+        (answer,) = self.ledger.exchange(record.topic, "other", "1", Batch(claims=[claim])).claims
         assert isinstance(answer, Run)
         return answer
 

@@ -4,6 +4,7 @@ import pytest
 from stage import Player, Stage
 
 from yadtq.attempt import Ending
+from yadtq.settings import Order
 from yadtq.states import State
 
 ENDINGS = {"ok": Ending.RETURNED, "bad": Ending.RAISED}
@@ -27,14 +28,14 @@ def check_commit(stage: Stage, ids: list[str]) -> None:
         assert stage.record(task_id).final, f"the commit passed {task_id}"
 
 
-@pytest.mark.parametrize("width", [1, 1_000])
+@pytest.mark.parametrize("order", ["unordered", "partition"])
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("crash_at", range(1, 46))
-def test_a_crash_after_any_step_loses_nothing_and_changes_no_outcome(crash_at: int, ending: str, width: int) -> None:
+def test_a_crash_after_any_step_loses_nothing_and_changes_no_outcome(crash_at: int, ending: str, order: Order) -> None:
     stage = Stage()
     ids = [f"t{number}" for number in range(3)]
     stage.publish(*ids, max_attempts=2)
-    dying = stage.player("dying", width=width)
+    dying = stage.player("dying", order=order)
     for step in range(crash_at):
         one_step(dying, step, ENDINGS[ending])
         check_commit(stage, ids)
@@ -42,7 +43,7 @@ def test_a_crash_after_any_step_loses_nothing_and_changes_no_outcome(crash_at: i
     sealed_before = {task_id for task_id in done_before if stage.record(task_id).final}
     dying.crash()
     stage.lease_over()
-    heir = stage.player("heir", width=width)
+    heir = stage.player("heir", order=order)
     for _ in range(60):
         for step in range(5):
             one_step(heir, step, ENDINGS[ending])

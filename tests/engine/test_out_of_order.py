@@ -5,12 +5,10 @@ from stage import Stage
 
 from yadtq.attempt import Ending
 
-WIDE = 1_000
-
 
 def test_a_slow_task_does_not_stop_the_others_and_holds_the_commit(stage: Stage) -> None:
     stage.publish("slow", *(f"t{n}" for n in range(50)))
-    worker = stage.player(width=WIDE, slots=4)
+    worker = stage.player(order="unordered", slots=4)
     worker.turn(2)
     worker.runner.begin()
     slow = next(number for number, attempt in worker.runner.running.items() if attempt.task_id == "slow")
@@ -32,7 +30,7 @@ def test_a_slow_task_does_not_stop_the_others_and_holds_the_commit(stage: Stage)
 
 def test_the_next_owner_skips_what_was_finished_above_a_slow_task(stage: Stage) -> None:
     stage.publish("slow", "a", "b", "c")
-    first, second = stage.player("first", width=WIDE), stage.player("second", width=WIDE)
+    first, second = stage.player("first", order="unordered"), stage.player("second", order="unordered")
     first.turn(2)
     first.runner.begin()
     for number, attempt in list(first.runner.running.items()):
@@ -52,7 +50,7 @@ def test_the_next_owner_skips_what_was_finished_above_a_slow_task(stage: Stage) 
 
 def test_a_retry_that_waits_does_not_hold_the_others(stage: Stage) -> None:
     stage.publish("bad", "good")
-    worker = stage.player(width=WIDE, slots=1)
+    worker = stage.player(order="unordered", slots=1)
     worker.turn(2)
     worker.runner.begin()
     worker.runner.end(Ending.RAISED)
@@ -65,7 +63,7 @@ def test_a_retry_that_waits_does_not_hold_the_others(stage: Stage) -> None:
 def test_the_order_of_completion_does_not_matter(stage: Stage, order: str) -> None:
     ids = [f"t{n}" for n in range(12)]
     stage.publish(*ids)
-    worker = stage.player(width=WIDE)
+    worker = stage.player(order="unordered")
     worker.turn(2)
     worker.runner.begin()
     numbers = sorted(worker.runner.running, reverse=order == "backwards")

@@ -18,7 +18,7 @@ def crowd(stage: Stage) -> None:
 def test_no_more_are_claimed_than_can_start_and_the_others_pass_them() -> None:
     stage = Stage(tasks=("add", "alone!"))
     crowd(stage)
-    worker = stage.player(slots=4, width=10_000, solo_slots=2)
+    worker = stage.player(slots=4, order="unordered", solo_slots=2)
     worker.turn(6)
     assert given(worker, solo=True) == ["s0", "s1"]
     assert given(worker, solo=False) == ["a0", "a1", "a2", "a3"]
@@ -41,7 +41,7 @@ def test_in_the_order_of_a_partition_they_keep_their_place() -> None:
     stage.publish("a0")
     stage.publish("s0", task_type="alone!")
     stage.publish("a1")
-    worker = stage.player(width=1, solo_slots=2)
+    worker = stage.player(order="partition", solo_slots=2)
     worker.work()
     assert [task_id for task_id, _ in worker.runner.history] == ["a0", "s0", "a1"]
 
@@ -49,7 +49,7 @@ def test_in_the_order_of_a_partition_they_keep_their_place() -> None:
 def test_a_task_that_has_ended_its_runner_runs_alone_from_then_on_on_every_worker() -> None:
     stage = Stage()
     stage.publish("poison", "good")
-    first = stage.player(width=10_000, solo_slots=1)
+    first = stage.player(order="unordered", solo_slots=1)
     first.turn(3)
     assert given(first, solo=True) == []
     first.runner.begin()
@@ -61,7 +61,7 @@ def test_a_task_that_has_ended_its_runner_runs_alone_from_then_on_on_every_worke
     first.runner.end(Ending.RAISED)
     first.turn(3)
     first.crash()
-    second = stage.player("w2", width=10_000, solo_slots=1)
+    second = stage.player("w2", order="unordered", solo_slots=1)
     stage.lease_over(second)
     second.turn(3)
     assert given(second, solo=True) == ["poison"]
@@ -72,9 +72,9 @@ def test_a_task_that_has_ended_its_runner_runs_alone_from_then_on_on_every_worke
 def test_what_waits_alone_is_given_back_with_its_partition() -> None:
     stage = Stage(tasks=("add", "alone!"))
     crowd(stage)
-    worker = stage.player(slots=4, width=10_000, solo_slots=2)
+    worker = stage.player(slots=4, order="unordered", solo_slots=2)
     worker.turn(4)
-    other = stage.player("w2", slots=4, width=10_000, solo_slots=2)
+    other = stage.player("w2", slots=4, order="unordered", solo_slots=2)
     worker.drain()
     worker.turn(2)
     assert worker.engine.idle

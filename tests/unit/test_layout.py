@@ -13,8 +13,8 @@ def test_the_topics_of_a_queue_stand_beside_each_other_under_the_prefix() -> Non
 
 def test_no_two_kinds_of_keys_share_a_name() -> None:
     layout = Layout("p-")
-    keys = [layout.task("x"), layout.heartbeats, layout.epoch, layout.runs]
-    assert len(set(keys)) == 4
+    keys = [layout.task("x"), layout.heartbeats, layout.epoch("q"), layout.read("q"), layout.sealed, layout.runs]
+    assert len(set(keys)) == 6
     assert all(key.startswith("p-") for key in keys)
     assert layout.heartbeats == "p-all_heartbeats"
 

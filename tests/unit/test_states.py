@@ -21,4 +21,4 @@ def test_a_task_never_succeeds_without_having_run() -> None:
 
 
 def test_a_state_reads_as_its_name() -> None:
-    assert [str(state) for state in State] == ["QUEUED", "PROCESSING", "SUCCESS", "FAILED"]
+    assert [str(state) for state in State] == ["SCHEDULED", "QUEUED", "PROCESSING", "SUCCESS", "FAILED"]

@@ -42,7 +42,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.ledger = MemoryLedger(self.clock)
-        self.ledger.open()
+        self.ledger.open("tasks")
         self.app = App("tasks", settings=SETTINGS, broker=self.broker, ledger=self.ledger)
         self.app.ensure_queue("tasks", 4)
 
@@ -71,17 +71,16 @@ class Scene:
         record = self.ledger.records([task_id])[0]
         assert record is not None
         claim = Claim(
-            f"{task_id}-{record.attempts}",
             task_id,
+            f"{task_id}-{record.attempts}",
             record.task_type,
-            record.topic,
             record.partition,
             record.offset,
             record.queued_at_ms or 0,
             0,
             3,
         )
-        (answer,) = self.ledger.exchange(worker, f"{worker}-1", Batch(claims=[claim])).claims
+        (answer,) = self.ledger.exchange("tasks", worker, f"{worker}-1", Batch(claims=[claim])).claims
         assert isinstance(answer, Run), answer
         self.fences[task_id] = answer.fence
 
@@ -90,7 +89,7 @@ class Scene:
         state = State.FAILED if error_log else State.SUCCESS
         data = None if error_log else result.encode()
         accept = Accept(task_id, fence, state, failed=bool(error_log), result=data, error_log=error_log)
-        self.ledger.exchange(worker, f"{worker}-1", Batch(accepts=[accept]))
+        self.ledger.exchange("tasks", worker, f"{worker}-1", Batch(accepts=[accept]))
         record = self.ledger.records([task_id])[0]
         assert record is not None
         self.outcome(
@@ -111,7 +110,7 @@ class Scene:
                 offset=record.offset,
             )
         )
-        self.ledger.exchange(worker, f"{worker}-1", Batch(seals=[Seal(task_id, fence)]))
+        self.ledger.exchange("tasks", worker, f"{worker}-1", Batch(seals=[Seal(task_id, fence)]))
 
     def run(self, task_id: str, worker: str, *, result: str = "null", error_log: str | None = None) -> None:
         self.claim(task_id, worker)

@@ -57,7 +57,7 @@ class Site:
             stamped = {**OUTCOMES_CONFIG, "message.timestamp.type": "LogAppendTime"}
             app.broker.create_topic(topics.outcomes, partitions, stamped)
             ensure_queue(app.broker, topics, partitions)
-            app.ledger.open()
+            app.ledger.open(topics.tasks)
             yield app
         finally:
             app.close()

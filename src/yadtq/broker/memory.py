@@ -96,8 +96,9 @@ class MemoryBroker:
                 return Report("the memory broker is down")
             if logs is None:
                 return Report(f"unknown topic {message.topic!r}", refused=True)
-            if len(message.value) > limit:
-                return Report(f"{len(message.value)} bytes and the limit is {limit}", refused=True, too_large=True)
+            value = message.value or b""
+            if len(value) > limit:
+                return Report(f"{len(value)} bytes and the limit is {limit}", refused=True, too_large=True)
             partition = self._place(message, len(logs))
             if partition >= len(logs):
                 return Report(f"unknown partition {partition} of topic {message.topic!r}", refused=True)
@@ -106,7 +107,7 @@ class MemoryBroker:
                 message.topic,
                 partition,
                 offset,
-                message.value,
+                value,
                 message.key,
                 dict(message.headers),
                 time.time_ns() // 1_000_000,

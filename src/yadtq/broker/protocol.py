@@ -44,7 +44,7 @@ class Message(Struct, frozen=True, gc=False):
     """One record to be produced. partition: None lets the key decide, or chance where there is none."""
 
     topic: str
-    value: bytes
+    value: bytes | None  # None: a tombstone, which a reader gets as no bytes
     key: bytes | None = None
     partition: int | None = None
     headers: Mapping[str, bytes] = NO_HEADERS

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("yadtq")
 
-Order = Literal["unordered", "partition"]
+Order = Literal["unordered", "key", "partition"]
 GroupProtocol = Literal["classic", "consumer"]
 SHOWN = {
     "recovery_bound",
@@ -54,7 +54,8 @@ def worker(
     max_memory_mb: Annotated[int, typer.Option(help="replace a runner that holds more MiB; 0: never", min=0)] = 0,
     solo: Annotated[int, typer.Option(help="tasks at a time that run alone; default: the number of cores", min=0)] = 0,
     order: Annotated[
-        Order, typer.Option(help="partition: one task of a partition at a time, in its order")
+        Order,
+        typer.Option(help="key: one task of an ordering key at a time, in their order; partition: one of a partition"),
     ] = "unordered",
     partitions: Annotated[int, typer.Option(help="partitions of the queue, if it has to be created")] = 8,
     group: Annotated[str, typer.Option(help="the Kafka consumer group")] = "workers",

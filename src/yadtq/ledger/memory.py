@@ -27,9 +27,11 @@ from yadtq.ledger.protocol import (
     Pulse,
     Refusal,
     Release,
+    Resend,
     Run,
     RunRecord,
     Seal,
+    Stale,
     TaskRecord,
     WorkerRecord,
 )
@@ -42,9 +44,9 @@ class _Task:
     """A record and what users do not see of it."""
 
     record: TaskRecord
-    failures: int = 0
     takeovers: int = 0
-    deaths: int = 0
+    resend: bool = False  # a retry was accepted, and Kafka may not have it
+    accepted_at_ms: int = 0  # of a retry: the time it waits for
     accepted: str = ""  # the fence whose verdict was accepted last
     incarnation: str = ""  # of the worker that holds it
     token: str = ""  # of the claim that holds it
@@ -96,7 +98,8 @@ class MemoryLedger:
         self._clock = clock or SystemClock()
         self._ttl_ms = record_ttl_s * 1000
         self._lock = threading.Lock()
-        self._epoch = 0  # 0: none
+        self._epochs: dict[str, int] = {}  # by topic
+        self._read_until_ms: dict[str, int] = {}  # by topic
         self._tasks: dict[str, _Task] = {}
         self._workers: dict[str, _Worker] = {}
         self._runs: dict[str, _Run] = {}
@@ -105,10 +108,16 @@ class MemoryLedger:
     def wipe(self) -> None:
         """Forget everything, as a Redis that lost its disk."""
         with self._lock:
-            self._epoch = 0
+            self._epochs.clear()
+            self._read_until_ms.clear()
             self._tasks.clear()
             self._workers.clear()
             self._runs.clear()
+
+    def forget_reading(self, topic: str) -> None:
+        """Forget that the outcomes of this queue were read, as after half the life of a record."""
+        with self._lock:
+            self._read_until_ms.pop(topic, None)
 
     def expires_at_ms(self, task_id: str) -> int | None:
         """Say when a record goes; None: it stays."""
@@ -129,24 +138,29 @@ class MemoryLedger:
                 raise LedgerUnavailable("the memory ledger is down")
             yield self._clock.now_ms()
 
-    def open(self) -> None:
+    def open(self, topic: str) -> None:
         with self._move() as now:
-            self._epoch = self._epoch or now
+            self._epochs.setdefault(topic, now)
+            self._read_until_ms[topic] = now + self._ttl_ms // 2
 
     def queued(self, tasks: Sequence[NewTask]) -> None:
         with self._move() as now:
             for new in tasks:
                 if self._task(new.task_id, now) is None:
-                    record = _blank(new)
-                    self._tasks[new.task_id] = _Task(replace(record, attempts=new.tries))
+                    record = replace(_blank(new, new.topic), attempts=new.tries)
+                    if new.not_before_ms:
+                        record = replace(record, status=State.SCHEDULED, not_before_ms=new.not_before_ms)
+                    self._tasks[new.task_id] = _Task(record)
 
-    def exchange(self, worker: str, incarnation: str, batch: Batch) -> Answers:
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
         with self._move() as now:
-            accepts = [self._accept(accept, now) for accept in batch.accepts]
+            if topic not in self._epochs:
+                return Answers(claims=[Refusal.WAIT] * len(batch.claims), waiting=True)
             seals = [self._seal(seal, now) for seal in batch.seals]
             for release in batch.releases:
                 self._release(release, now)
-            claims = self._claims(worker, incarnation, batch.claims, now)
+            accepts = [self._accept(accept, now) for accept in batch.accepts]
+            claims = self._claims(topic, worker, incarnation, batch.claims, now)
             if self.lose_replies:
                 self.lose_replies -= 1
                 raise LedgerUnavailable("the memory ledger lost its reply")
@@ -157,20 +171,33 @@ class MemoryLedger:
         if task is None or task.record.fence != accept.fence:
             return None
         if task.accepted == accept.fence:  # accepted before, and the answer was lost
-            return task.record.finished_at_ms or now
+            return task.accepted_at_ms
         if task.record.status is not State.PROCESSING:  # released: nothing of it can have run
             return None
         task.accepted, task.token = accept.fence, ""
-        task.failures += accept.failed
-        task.deaths += accept.died
-        task.set(status=accept.state, result=accept.result or None, error_log=accept.error_log or None)
-        if accept.state is not State.QUEUED:
+        task.set(
+            status=accept.state,
+            result=accept.result or None,
+            error_log=accept.error_log or None,
+            failures=task.record.failures + accept.failed,
+            deaths=task.record.deaths + accept.died,
+        )
+        task.accepted_at_ms = now + (accept.wait_ms if accept.state is State.SCHEDULED else 0)
+        if accept.state is State.SCHEDULED:  # the next generation, in an envelope of its own
+            task.resend = True
+            task.set(generation=task.record.generation + 1, not_before_ms=task.accepted_at_ms)
+        elif accept.state is not State.QUEUED:
             task.set(finished_at_ms=now)
-        return now
+        return task.accepted_at_ms
 
     def _seal(self, seal: Seal, now: int) -> bool:
         task = self._task(seal.task_id, now)
-        if task is None or task.record.fence != seal.fence or task.record.status not in FINAL:
+        if task is None or task.record.fence != seal.fence:
+            return False
+        if task.record.status is State.SCHEDULED:
+            task.resend = False
+            return True
+        if task.record.status not in FINAL:
             return False
         task.set(sealed=True)
         task.expires_at_ms = now + self._ttl_ms  # R1: only sealed records expire
@@ -182,51 +209,55 @@ class MemoryLedger:
             task.token = task.incarnation = ""
             task.set(status=State.QUEUED, worker=None, attempts=task.record.attempts - 1)
 
-    def _claims(self, worker: str, incarnation: str, claims: Sequence[Claim], now: int) -> list[Answer]:
-        if not self._epoch:
-            return [Refusal.WAIT] * len(claims)
+    def _claims(self, topic: str, worker: str, incarnation: str, claims: Sequence[Claim], now: int) -> list[Answer]:
         if not self._alive(worker, incarnation, now):
             return [Refusal.DEAD] * len(claims)
-        return [self._claim(worker, incarnation, claim, now) for claim in claims]
+        return [self._claim(topic, worker, incarnation, claim, now) for claim in claims]
 
-    def _claim(self, worker: str, incarnation: str, claim: Claim, now: int) -> Answer:
+    def _claim(self, topic: str, worker: str, incarnation: str, claim: Claim, now: int) -> Answer:
         task = self._task(claim.task_id, now)
         if task is None:
-            task = self._tasks[claim.task_id] = _Task(_blank(claim))
+            read = now < self._read_until_ms.get(topic, 0)
+            if not read and (claim.in_doubt or now - claim.queued_at_ms > self._ttl_ms):
+                return Refusal.UNREAD  # C8, R5
+            task = self._tasks[claim.task_id] = _Task(_blank(claim, topic))
         held = task.record
         if held.status in FINAL:
             return Over(held)
+        if claim.generation < held.generation:  # C4: generations, never attempt numbers
+            return Resend(held) if task.resend and claim.generation == held.generation - 1 else Stale()
         lost = ""
         if held.status is State.PROCESSING:
             if (task.token, held.worker, task.incarnation) == (claim.token, worker, incarnation):
-                return Run(held.fence, held.attempts, task.failures, held.started_at_ms or now, deaths=task.deaths)
+                return Run(held.fence, held.attempts, held.failures, held.started_at_ms or now, deaths=held.deaths)
             if self._alive(held.worker or "", task.incarnation, now):
                 return Elsewhere(held.worker or "")
             lost = held.worker or ""
-        self._take(task, claim, lost)
+        self._take(topic, task, claim, lost)
         reason = _over(task, claim, lost)
         if reason:
             return self._settle(task, reason, now)
-        task.token, task.incarnation = claim.token, incarnation
+        task.token, task.incarnation, task.resend = claim.token, incarnation, False
         attempt = task.record.attempts + 1
         task.set(status=State.PROCESSING, worker=worker, attempts=attempt, started_at_ms=now)
-        return Run(task.record.fence, attempt, task.failures, now, lost, task.deaths)
+        return Run(task.record.fence, attempt, task.record.failures, now, lost, task.record.deaths)
 
-    def _take(self, task: _Task, claim: Claim, lost: str) -> None:
+    def _take(self, topic: str, task: _Task, claim: Claim, lost: str) -> None:
         counter = int(task.record.fence.rpartition(".")[2] or 0) + 1
         task.takeovers += bool(lost)
-        task.failures = max(task.failures, claim.tries)
         task.set(
-            fence=f"{self._epoch}.{counter}",
+            fence=f"{self._epochs[topic]}.{counter}",
             attempts=max(task.record.attempts, claim.tries),
+            failures=max(task.record.failures, claim.tries),
             task_type=claim.task_type,
-            topic=claim.topic,
+            topic=topic,
             partition=claim.partition,
             offset=claim.offset,
+            generation=claim.generation,
         )
 
     def _settle(self, task: _Task, reason: str, now: int) -> Over:
-        task.accepted, task.token = task.record.fence, ""
+        task.accepted, task.token, task.accepted_at_ms = task.record.fence, "", now
         task.set(status=State.FAILED, error_log=reason, result=None, finished_at_ms=now)
         return Over(task.record)
 
@@ -261,6 +292,7 @@ class MemoryLedger:
                 partitions=tuple(sorted(beat.partitions)),
                 host=beat.host,
                 pid=beat.pid,
+                order=beat.order,
             )
             self._workers[beat.name] = _Worker(record, beat.lease_ms)
             return Pulse.ALIVE
@@ -334,7 +366,7 @@ class MemoryLedger:
         """Nothing to close."""
 
 
-def _blank(task: NewTask | Claim) -> TaskRecord:
+def _blank(task: NewTask | Claim, topic: str) -> TaskRecord:
     """A task of which nothing is known but where it lies."""
     return TaskRecord(
         task_id=task.task_id,
@@ -349,7 +381,7 @@ def _blank(task: NewTask | Claim) -> TaskRecord:
         queued_at_ms=task.queued_at_ms,
         started_at_ms=None,
         finished_at_ms=None,
-        topic=task.topic,
+        topic=topic,
         partition=task.partition,
         offset=task.offset,
     )
@@ -359,8 +391,8 @@ def _over(task: _Task, claim: Claim, lost: str) -> str:
     """Say why a claimed task ends here and does not run (C5), or nothing."""
     if claim.refusal:
         return claim.refusal
-    if task.failures >= claim.max_attempts:
-        why = f"no attempt is left: {task.failures} of {claim.max_attempts} were made before"
+    if task.record.failures >= claim.max_attempts:
+        why = f"no attempt is left: {task.record.failures} of {claim.max_attempts} were made before"
         return task.record.error_log or why
     if task.takeovers > MAX_TAKEOVERS:
         return f"its workers were lost {task.takeovers} times while it ran; the last one was {lost}"

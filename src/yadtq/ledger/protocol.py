@@ -7,7 +7,7 @@ clock. Everything raises LedgerUnavailable where the store does not answer.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from yadtq.states import FINAL, State
 
@@ -16,24 +16,23 @@ FORGET_MS = 86_400_000  # a worker that was silent for so long is dropped
 PRODUCER_LEASE_MS = 10_000  # a producer that was silent for so long does not hold up the end of a run
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The wish to run one opened record."""
+class Claim(NamedTuple):
+    """The wish to run one opened record of the topic that the batch is about."""
 
-    token: str  # one per opened record and try: the same token gets the same answer (C2)
     task_id: str
+    token: str  # one per opened record and try: the same token gets the same answer (C2)
     task_type: str
-    topic: str
     partition: int
     offset: int
     queued_at_ms: int
     tries: int  # attempts already made elsewhere
     max_attempts: int
     refusal: str = ""  # not empty: nothing here can run it; settle it FAILED with this error log
+    generation: int = 0  # which planned run this is
+    in_doubt: bool = False  # it may have ended long ago (R5): an absent record is no free pass
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Yes: run it under this fence."""
 
     fence: str  # epoch.counter, raised by each claim, compared for equality
@@ -52,6 +51,18 @@ class Over:
 
 
 @dataclass(frozen=True, slots=True)
+class Resend:
+    """A retry was accepted for this generation and may not be in Kafka: produce it again, then close (C4)."""
+
+    record: "TaskRecord"
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A later generation goes on in its own record, and Kafka has that one: close (C4)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Elsewhere:
     """A living worker holds it; ask again later."""
 
@@ -59,38 +70,40 @@ class Elsewhere:
 
 
 class Refusal(StrEnum):
-    """Why a whole batch of claims got no answer."""
+    """Why a claim got no answer."""
 
-    WAIT = "WAIT"  # the ledger has no epoch: it was wiped or is new; open it first
+    WAIT = "WAIT"  # the ledger has no epoch for this queue: it was wiped or is new; nothing of the batch was done
     DEAD = "DEAD"  # the asking incarnation is not alive; start a new one first
+    UNREAD = "UNREAD"  # it may have ended before its record was forgotten: read the outcomes first (C8, R5)
 
 
-Answer = Run | Over | Elsewhere | Refusal
+Answer = Run | Over | Resend | Stale | Elsewhere | Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(NamedTuple):
     """Settle, step 1: make a verdict the one that counts, if the fence is still the present one."""
 
     task_id: str
     fence: str
-    state: State  # SUCCESS, FAILED, or QUEUED for a retry in place
+    state: State  # SUCCESS, FAILED, QUEUED for a retry in place, SCHEDULED for one that waits in `Q.delayed`
+    wait_ms: int = 0  # with SCHEDULED
     failed: bool = False  # the code failed: counts against max_attempts
     died: bool = False  # it ended the process that ran it: counts against MAX_DEATHS
     result: bytes | None = None
     error_log: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Seal:
-    """Settle, step 3: Kafka has the outcome; only now it is final for users, and may expire."""
+class Seal(NamedTuple):
+    """Settle, step 3: Kafka has the outcome; only now it is final for users, and may expire.
+
+    Of a retry: Kafka has its envelope, which carries the task from here on.
+    """
 
     task_id: str
     fence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """Give back a claim that has not started: QUEUED again, the attempt given back, the fence stays raised (C1)."""
 
     task_id: str
@@ -114,11 +127,11 @@ class Batch:
 class Answers:
     """What came back, each in the order of the batch."""
 
-    accepts: Sequence[
-        int | None
-    ] = ()  # epoch ms at which it was accepted; None: refused, the fence is not the present one
+    # Epoch ms at which it was accepted, of a retry the time it waits for; None: refused, it is not the present attempt
+    accepts: Sequence[int | None] = ()
     seals: Sequence[bool] = ()  # False: refused
     claims: Sequence[Answer] = ()
+    waiting: bool = False  # WAIT: nothing was done; ask again when the ledger is open
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +153,10 @@ class TaskRecord:
     topic: str
     partition: int
     offset: int
+    generation: int = 0
+    not_before_ms: int = 0  # with SCHEDULED
+    failures: int = 0
+    deaths: int = 0
 
     @property
     def final(self) -> bool:
@@ -171,6 +188,7 @@ class Beat:
     partitions: Sequence[int] = ()
     host: str = ""
     pid: int = 0
+    order: str = ""  # how it serves the topic: unordered, key or partition
     first: bool = False
     replaces: str = ""
 
@@ -188,6 +206,7 @@ class WorkerRecord:
     partitions: Sequence[int] = field(default_factory=tuple)
     host: str = ""
     pid: int = 0
+    order: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,19 +229,20 @@ class NewTask:
     offset: int
     queued_at_ms: int
     tries: int = 0
+    not_before_ms: int = 0  # it waits for a time: SCHEDULED
 
 
 class Ledger(Protocol):
     """The store of claims and outcomes. Thread-safe."""
 
-    def open(self) -> None:
-        """Give an empty ledger its epoch; one that has an epoch keeps it."""
+    def open(self, topic: str) -> None:
+        """Give the ledger an epoch for this queue; one that has an epoch keeps it."""
 
     def queued(self, tasks: Sequence[NewTask]) -> None:
         """Write QUEUED records; a task that has a record keeps it, whatever it says."""
 
-    def exchange(self, worker: str, incarnation: str, batch: Batch) -> Answers:
-        """Send a batch of moves and return their answers. One round trip."""
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+        """Send a batch of moves on tasks of one queue and return their answers. One round trip."""
 
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         """Return the records of these tasks; None where there is none."""

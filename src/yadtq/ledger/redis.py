@@ -16,37 +16,29 @@ from redis.retry import Retry
 
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import RUN_TTL_S, Layout
+from yadtq.ledger import wire
 from yadtq.ledger.protocol import (
     FORGET_MS,
-    MAX_TAKEOVERS,
     PRODUCER_LEASE_MS,
-    Accept,
-    Answer,
     Answers,
     Batch,
     Beat,
-    Claim,
-    Elsewhere,
     NewTask,
-    Over,
     Pulse,
     Refusal,
-    Release,
-    Run,
     RunRecord,
-    Seal,
     TaskRecord,
     WorkerRecord,
 )
-from yadtq.states import State
 
 T = TypeVar("T")
 ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a lease is left to try again
-NEEDS_LEASE = {"claim", "beat", "leave", "workers", "run"}
+NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run"}
 # These may write when Redis is full: without its beat every worker would turn DEAD, without its seal no record would
-# ever expire and make room. What brings new data (claim, accept, queued) is refused.
-ALLOW_OOM = {"beat", "leave", "workers", "seal", "release", "run"}
-NAMES = ("claim", "accept", "seal", "release", "queued", "beat", "leave", "workers", "run")
+# ever expire and make room. What brings new data (exchange, queued) is refused.
+ALLOW_OOM = {"beat", "leave", "workers", "finish", "run"}
+NAMES = ("exchange", "finish", "queued", "beat", "leave", "workers", "run")
+MOST = 2_000  # tasks in one script: about 10 ms, during which Redis serves nobody else
 
 
 class RedisLedger:
@@ -55,6 +47,7 @@ class RedisLedger:
     def __init__(self, url: str, shown: str, layout: Layout, record_ttl_s: int) -> None:
         self._shown = shown
         self._layout = layout
+        self._task_key = layout.task("")
         self._ttl_s = record_ttl_s
         self._client = redis.Redis.from_url(
             url,
@@ -67,72 +60,36 @@ class RedisLedger:
         self._sources = {name: _source(name) for name in NAMES}
         self._shas: dict[str, str] = {}
 
-    def open(self) -> None:
+    def open(self, topic: str) -> None:
         # Milliseconds of the ledger's own clock: a later life gets a higher epoch, so no old fence is right again.
         def move() -> None:
             seconds, micros = self._client.time()
-            self._client.set(self._layout.epoch, seconds * 1000 + micros // 1000, nx=True)
+            self._client.set(self._layout.epoch(topic), seconds * 1000 + micros // 1000, nx=True)
+            self._client.set(self._layout.read(topic), 1, px=self._ttl_s * 500)
 
         self._ask(move)
 
     def queued(self, tasks: Sequence[NewTask]) -> None:
-        keys = [self._layout.task(task.task_id) for task in tasks]
-        values = [
-            value
-            for t in tasks
-            for value in (t.task_id, t.task_type, t.topic, t.partition, t.offset, t.queued_at_ms, t.tries)
-        ]
-        if keys:
-            self._scripts([("queued", keys, values)])
+        for at in range(0, len(tasks), MOST):
+            self._script("queued", [], [wire.queued_value(self._task_key, tasks[at : at + MOST])])
 
-    def exchange(self, worker: str, incarnation: str, batch: Batch) -> Answers:
-        calls = [
-            call
-            for call in (
-                self._accepts(batch.accepts),
-                self._seals(batch.seals),
-                self._releases(batch.releases),
-                self._claims(worker, incarnation, batch.claims),
-            )
-            if call is not None
-        ]
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+        layout, calls = self._layout, list[Call]()
+        epoch = layout.epoch(topic)
+        if batch.seals or batch.releases:
+            value = wire.finish_value(self._task_key, self._ttl_s, layout.sealed, batch.seals, batch.releases)
+            calls.append(("finish", [epoch], [value]))
+        if batch.accepts or batch.claims:
+            value = wire.exchange_value(self._task_key, topic, worker, incarnation, self._ttl_s * 1000, batch)
+            calls.append(("exchange", [epoch, layout.heartbeats, layout.read(topic)], [value]))
         replies = dict(zip((name for name, _, _ in calls), self._scripts(calls), strict=True))
-        return Answers(
-            accepts=[at or None for at in replies.get("accept", [])],
-            seals=[bool(done) for done in replies.get("seal", [])],
-            claims=_answers(replies.get("claim", []), len(batch.claims)),
+        if wire.WAIT in replies.values():
+            return Answers(claims=[Refusal.WAIT] * len(batch.claims), waiting=True)
+        sealed = wire.finish_reply(replies["finish"]) if "finish" in replies else ()
+        accepted, answers = (
+            wire.exchange_reply(replies["exchange"], len(batch.claims)) if "exchange" in replies else ((), ())
         )
-
-    def _accepts(self, accepts: Sequence[Accept]) -> "Call | None":
-        values = [
-            value
-            for a in accepts
-            for value in (
-                a.fence,
-                a.state,
-                int(a.failed),
-                int(a.died),
-                a.result or "",
-                "" if a.error_log is None else a.error_log,
-            )
-        ]
-        return ("accept", [self._layout.task(a.task_id) for a in accepts], values) if accepts else None
-
-    def _seals(self, seals: Sequence[Seal]) -> "Call | None":
-        keys = [self._layout.task(seal.task_id) for seal in seals]
-        return ("seal", keys, [self._ttl_s, *(seal.fence for seal in seals)]) if seals else None
-
-    def _releases(self, releases: Sequence[Release]) -> "Call | None":
-        keys = [self._layout.task(release.task_id) for release in releases]
-        return ("release", keys, [release.fence for release in releases]) if releases else None
-
-    def _claims(self, worker: str, incarnation: str, claims: Sequence[Claim]) -> "Call | None":
-        keys = [self._layout.epoch, self._layout.heartbeats, *(self._layout.task(claim.task_id) for claim in claims)]
-        values: list[str | int] = [worker, incarnation, MAX_TAKEOVERS]
-        for c in claims:
-            values += [c.token, c.task_type, c.topic, c.partition, c.offset, c.queued_at_ms, c.tries, c.max_attempts]
-            values += [c.refusal, c.task_id]
-        return ("claim", keys, values) if claims else None
+        return Answers(accepted, sealed, answers)
 
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         def move() -> list[dict[bytes, bytes]]:
@@ -141,7 +98,7 @@ class RedisLedger:
                     pipe.hgetall(self._layout.task(task_id))
                 return pipe.execute()
 
-        return [_record(_text_keys(found)) if found else None for found in self._ask(move)] if task_ids else []
+        return [wire.record_of(_text(found)) if found else None for found in self._ask(move)] if task_ids else []
 
     def beat(self, beat: Beat) -> Pulse:
         facts = {
@@ -149,6 +106,7 @@ class RedisLedger:
             "partitions": sorted(beat.partitions),
             "host": beat.host,
             "pid": beat.pid,
+            "order": beat.order,
         }
         values = [
             beat.name,
@@ -224,52 +182,8 @@ def _source(name: str) -> str:
     return flags + lease + (scripts / f"{name}.lua").read_text()
 
 
-def _answers(replies: Any, count: int) -> list[Answer]:
-    if isinstance(replies, bytes):  # one refusal for the whole batch
-        return [Refusal(replies.decode())] * count
-    return [_answer(*reply) for reply in replies]
-
-
-def _answer(kind: bytes, *rest: Any) -> Answer:
-    if kind == b"RUN":
-        fence, attempt, failures, started_at_ms, lost, deaths = rest
-        return Run(fence.decode(), attempt, failures, started_at_ms, lost.decode(), deaths)
-    if kind == b"ELSEWHERE":
-        return Elsewhere(rest[0].decode())
-    flat = rest[0]
-    return Over(_record({name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}))
-
-
-def _text_keys(found: Mapping[bytes, bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in found.items()}
-
-
-def _record(found: Mapping[str, bytes]) -> TaskRecord:
-    def text(name: str) -> str | None:
-        value = found.get(name)
-        return None if value is None else value.decode()
-
-    def number(name: str) -> int | None:
-        value = found.get(name)
-        return None if value is None else int(value)
-
-    return TaskRecord(
-        task_id=text("task_id") or "",
-        status=State(text("status") or State.QUEUED),
-        sealed="sealed" in found,
-        task_type=text("task_type") or "",
-        attempts=number("attempts") or 0,
-        fence=text("fence") or "",
-        worker=text("worker"),
-        result=found.get("result"),
-        error_log=text("error_log"),
-        queued_at_ms=number("queued_at_ms"),
-        started_at_ms=number("started_at_ms"),
-        finished_at_ms=number("finished_at_ms"),
-        topic=text("topic") or "",
-        partition=number("partition") or 0,
-        offset=number("offset") or 0,
-    )
+def _text(found: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in found.items()}
 
 
 def _worker(name: bytes, status: bytes, age_ms: int, raw: bytes) -> WorkerRecord:
@@ -284,6 +198,7 @@ def _worker(name: bytes, status: bytes, age_ms: int, raw: bytes) -> WorkerRecord
         partitions=tuple(beat["partitions"]),
         host=beat["host"],
         pid=beat["pid"],
+        order=beat["order"],
     )
 
 

@@ -363,8 +363,8 @@ class Crew:
         self._watch.ring()
 
     def _tell(self, events: Sequence[Event]) -> None:
-        for event in events:
-            self._sink(event)
+        if events:
+            self._sink(events)
 
     def await_first(self) -> None:
         """Wait until a child has imported the app. Raises SettingsError where none can."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from yadtq.attempt import Attempt, Ending, Outcome
 from yadtq.errors import InvalidArguments, InvalidResult
+from yadtq.retry import DEFAULT, Control, RetryPolicy
 from yadtq.task import Task
 from yadtq.within import Port, Running, here
 
@@ -25,7 +26,7 @@ def execute(task: Task[..., Any], attempt: Attempt, limit_bytes: int, port: Port
         value = task.function(*args, **kwargs)
         return returned(task, attempt, started_at_ms, value, limit_bytes)
     except BaseException as error:  # user code may raise anything
-        return raised(attempt, started_at_ms, error)
+        return raised(attempt, started_at_ms, error, task.retry)
     finally:
         here.reset(token)
 
@@ -39,7 +40,7 @@ async def execute_async(task: Task[..., Any], attempt: Attempt, limit_bytes: int
         value = await task.function(*args, **kwargs)
         return returned(task, attempt, started_at_ms, value, limit_bytes)
     except BaseException as error:  # user code may raise anything
-        return raised(attempt, started_at_ms, error)
+        return raised(attempt, started_at_ms, error, task.retry)
 
 
 class Unfit(Exception):
@@ -62,10 +63,18 @@ def returned(task: Task[..., Any], attempt: Attempt, started_at_ms: int, value: 
     return Outcome(attempt.number, Ending.RETURNED, started_at_ms, now_ms(), result=result)
 
 
-def raised(attempt: Attempt, started_at_ms: int, error: BaseException) -> Outcome:
+def raised(attempt: Attempt, started_at_ms: int, error: BaseException, policy: RetryPolicy = DEFAULT) -> Outcome:
+    ended = (started_at_ms, now_ms())
     if isinstance(error, Unfit):
-        return Outcome(attempt.number, Ending.BAD_ARGUMENTS, started_at_ms, now_ms(), error_log=_readable(str(error)))
-    return Outcome(attempt.number, Ending.RAISED, started_at_ms, now_ms(), error_log=_traceback(error))
+        return Outcome(attempt.number, Ending.BAD_ARGUMENTS, *ended, error_log=_readable(str(error)))
+    if isinstance(error, Control):
+        log = _readable(f"{type(error).__name__}: {error}")
+        return Outcome(attempt.number, _ENDINGS[error.wish], *ended, error_log=log, after_s=error.after_s)
+    ending = Ending.REJECTED if policy.gives_up(error) else Ending.RAISED
+    return Outcome(attempt.number, ending, *ended, error_log=_traceback(error), after_s=policy.wait_s(error))
+
+
+_ENDINGS = {"retry": Ending.RAISED, "snooze": Ending.SNOOZED, "reject": Ending.REJECTED}
 
 
 def now_ms() -> int:

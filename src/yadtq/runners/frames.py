@@ -47,9 +47,11 @@ class Done(msgspec.Struct, frozen=True, array_like=True, gc=False):
     finished_at_ms: int
     result: bytes | None
     error_log: str | None
+    after_s: float | None = None
 
     def to_outcome(self) -> Outcome:
-        return Outcome(self.number, self.ending, self.started_at_ms, self.finished_at_ms, self.result, self.error_log)
+        times = (self.started_at_ms, self.finished_at_ms)
+        return Outcome(self.number, self.ending, *times, self.result, self.error_log, self.after_s)
 
 
 class Jobs(msgspec.Struct, array_like=True, tag=1):
@@ -157,6 +159,7 @@ def done_of(outcome: Outcome) -> Done:
         outcome.finished_at_ms,
         outcome.result,
         outcome.error_log,
+        outcome.after_s,
     )
 
 

@@ -78,8 +78,8 @@ class InlineRunner:
         with self._changed:
             recalled = [attempt for attempt in self._waiting if attempt.number in wanted]
             self._waiting = deque(attempt for attempt in self._waiting if attempt.number not in wanted)
-        for attempt in recalled:
-            self._sink(Recalled(attempt.number))
+        if recalled:
+            self._sink([Recalled(attempt.number) for attempt in recalled])
 
     def close(self, timeout_s: float) -> bool:
         with self._changed:
@@ -100,7 +100,7 @@ class InlineRunner:
             task = self._registry.get(attempt.task_type)
             if task is None:
                 raise AssertionError(f"an attempt of the unknown task {attempt.task_type!r} was started")
-            self._sink(Started(attempt.number))
+            self._sink([Started(attempt.number)])
             if task.is_async:
                 self._run_coroutine(self._run_async(task, attempt))
             else:
@@ -120,7 +120,7 @@ class InlineRunner:
         with self._changed:
             self._running -= 1
             self._changed.notify_all()
-        self._sink(outcome)
+        self._sink([outcome])
 
     async def _run_async(self, task: Task[..., Any], attempt: Attempt) -> None:
         with self._around(attempt):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from yadtq.attempt import Attempt, Outcome, Recalled, Started
 
-Sink = Callable[[Started | Outcome | Recalled], None]
+Sink = Callable[[Sequence[Started | Outcome | Recalled]], None]  # what came at the same time
 
 
 class Runner(Protocol):

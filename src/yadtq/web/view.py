@@ -159,6 +159,7 @@ class View:
         waiting = sums[State.QUEUED]
         known = not self._ledger.problem
         return {
+            State.SCHEDULED: sums[State.SCHEDULED],
             State.QUEUED: max(waiting - len(running), 0),
             State.PROCESSING: len(running) if known else None,
             State.SUCCESS: sums[State.SUCCESS],

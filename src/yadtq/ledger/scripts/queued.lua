@@ -1,13 +1,18 @@
--- Write QUEUED records after their delivery reports. KEYS: one task record each. ARGV, 7 values each:
---   task id, task type, topic, partition, offset, queued_at_ms, tries
+-- Write QUEUED (or, where it waits for a time, SCHEDULED) records after their delivery reports.
+-- ARGV: one msgpack array (wire.py): key of a task without its id; then the tasks, an array each.
 -- A worker may be faster than the submitter: a task that has a record keeps it, so no state moves backwards.
-local WIDTH = 7
-for i, key in ipairs(KEYS) do
+local task_key, tasks = unpack(cmsgpack.unpack(ARGV[1]))
+for _, task in ipairs(tasks) do
+  local task_id, task_type, topic, partition, offset, queued_at_ms, tries, not_before_ms = unpack(task)
+  local key = task_key .. task_id
   if redis.call('EXISTS', key) == 0 then
-    local at = (i - 1) * WIDTH
-    redis.call('HSET', key, 'status', 'QUEUED', 'task_id', ARGV[at + 1], 'task_type', ARGV[at + 2],
-      'topic', ARGV[at + 3], 'partition', ARGV[at + 4], 'offset', ARGV[at + 5], 'queued_at_ms', ARGV[at + 6],
-      'attempts', ARGV[at + 7])
+    local set = {'status', not_before_ms > 0 and 'SCHEDULED' or 'QUEUED', 'task_id', task_id, 'task_type', task_type,
+      'topic', topic, 'partition', partition, 'offset', offset, 'queued_at_ms', queued_at_ms, 'attempts', tries}
+    if not_before_ms > 0 then
+      set[#set + 1] = 'not_before_ms'
+      set[#set + 1] = not_before_ms
+    end
+    redis.call('HSET', key, unpack(set))
   end
 end
-return #KEYS
+return #tasks

@@ -1,0 +1,102 @@
+-- Claims and verdicts of many tasks of one queue, one atomic move. KEYS: epoch, heartbeats, read mark of the queue.
+-- ARGV: one msgpack array (wire.py): key of a task without its id, topic, worker, incarnation, max takeovers, age in ms
+-- from which an absent record is no free pass; then accepts and claims, an array each.
+-- Values come as one argument and go as one reply: to take them apart costs the client more than the script runs.
+local task_key, topic, worker, incarnation, max_takeovers, oldest_ms, accepts, claims = unpack(cmsgpack.unpack(ARGV[1]))
+local epoch = redis.call('GET', KEYS[1])
+if not epoch then return 'WAIT' end                                   -- R2: an empty ledger must not say "never seen"
+
+-- Settle, step 1: accept by fence. Answers the time of acceptance (of a retry: the time it waits for), or 0 where the
+-- attempt is not the present one: then it writes nothing (S2).
+local accepted = {}
+for i, a in ipairs(accepts) do
+  local task_id, fence, state, wait_ms, failed, died, result, error_log = unpack(a)
+  local key = task_key .. task_id
+  local record = redis.call('HMGET', key, 'status', 'fence', 'accepted', 'at_ms')
+  if record[2] ~= fence then
+    accepted[i] = 0
+  elseif record[3] == fence then
+    accepted[i] = tonumber(record[4])                                 -- accepted before, and the answer was lost
+  elseif record[1] ~= 'PROCESSING' then
+    accepted[i] = 0                                                   -- released: nothing of it can have run
+  else
+    local at, set = now, {'status', state, 'accepted', fence}
+    local function put(name, value) set[#set + 1] = name set[#set + 1] = value end
+    if state == 'SCHEDULED' then                                      -- the next generation, in an envelope of its own
+      at = now + wait_ms
+      put('generation', redis.call('HINCRBY', key, 'generation', 1))
+      put('not_before_ms', at)
+      put('resend', 1)
+    elseif state ~= 'QUEUED' then
+      put('finished_at_ms', now)
+    end
+    if result ~= '' then put('result', result) end
+    if error_log ~= '' then put('error_log', error_log)
+    elseif record[3] then redis.call('HDEL', key, 'error_log') end      -- that of the try before
+    if failed then redis.call('HINCRBY', key, 'failures', 1) end
+    if died then redis.call('HINCRBY', key, 'deaths', 1) end
+    put('at_ms', at)
+    redis.call('HSET', key, unpack(set))
+    accepted[i] = at
+  end
+end
+if #claims == 0 then return cmsgpack.pack({accepted, {}}) end
+if not alive(KEYS[2], worker, incarnation) then return cmsgpack.pack({accepted, 'DEAD'}) end
+
+local function settle(key, fence, reason)                             -- C5: decided here, answered as the verdict
+  redis.call('HSET', key, 'status', 'FAILED', 'fence', fence, 'accepted', fence, 'error_log', reason,
+    'finished_at_ms', now, 'at_ms', now)
+  redis.call('HDEL', key, 'token')
+  return {'OVER', redis.call('HGETALL', key)}
+end
+
+local read = redis.call('EXISTS', KEYS[3]) == 1
+
+local function claim(task_id, token, task_type, partition, offset, queued_at_ms, tries, max_attempts, refusal,
+                     generation, in_doubt)
+  local key = task_key .. task_id
+  local record = redis.call('HMGET', key, 'status', 'fence', 'worker', 'incarnation', 'token', 'attempts', 'failures',
+    'takeovers', 'started_at_ms', 'deaths', 'generation', 'resend')
+  local status, fence, owner, owner_incarnation = record[1], record[2], record[3], record[4]
+  local attempts, failures, deaths = tonumber(record[6] or 0), tonumber(record[7] or 0), tonumber(record[10] or 0)
+  local present = tonumber(record[11] or 0)
+  if not status and not read and (in_doubt or now - queued_at_ms > oldest_ms) then
+    return {'UNREAD'}                                                 -- C8, R5: an absent record is no free pass
+  elseif status == 'SUCCESS' or status == 'FAILED' then
+    return {'OVER', redis.call('HGETALL', key)}
+  elseif status and generation < present then                         -- C4: generations, never attempt numbers
+    if record[12] and generation == present - 1 then return {'RESEND', redis.call('HGETALL', key)} end
+    return {'STALE'}
+  elseif status == 'PROCESSING' and record[5] == token and owner == worker and owner_incarnation == incarnation then
+    return {'RUN', fence, attempts, failures, tonumber(record[9]), '', deaths}  -- C2: same token, same answer
+  elseif status == 'PROCESSING' and alive(KEYS[2], owner, owner_incarnation) then
+    return {'ELSEWHERE', owner}                                       -- C3: also where the owner is the asker
+  end
+  local lost = status == 'PROCESSING' and owner or ''
+  local takeovers = tonumber(record[8] or 0) + (lost ~= '' and 1 or 0)
+  attempts, failures = math.max(attempts, tries), math.max(failures, tries)
+  fence = epoch .. '.' .. (tonumber(string.match(fence or '', '%.(%d+)$') or 0) + 1)
+  if refusal ~= '' or failures >= max_attempts or takeovers > max_takeovers then
+    redis.call('HSET', key, 'task_id', task_id, 'task_type', task_type, 'topic', topic, 'partition', partition,
+      'offset', offset, 'attempts', attempts, 'failures', failures, 'takeovers', takeovers, 'generation', generation)
+    redis.call('HSETNX', key, 'queued_at_ms', queued_at_ms)
+    if refusal ~= '' then return settle(key, fence, refusal) end
+    if failures >= max_attempts then
+      local why = 'no attempt is left: ' .. failures .. ' of ' .. max_attempts .. ' were made before'
+      return settle(key, fence, redis.call('HGET', key, 'error_log') or why)
+    end
+    return settle(key, fence, 'its workers were lost ' .. takeovers .. ' times while it ran; the last one was ' .. lost)
+  end
+  -- I5: raised and stored before user code starts
+  redis.call('HSET', key, 'task_id', task_id, 'task_type', task_type, 'topic', topic, 'partition', partition,
+    'offset', offset, 'attempts', attempts + 1, 'failures', failures, 'takeovers', takeovers, 'generation', generation,
+    'status', 'PROCESSING', 'fence', fence, 'worker', worker, 'incarnation', incarnation, 'token', token,
+    'started_at_ms', now)
+  if not status then redis.call('HSET', key, 'queued_at_ms', queued_at_ms) end
+  if record[12] then redis.call('HDEL', key, 'resend') end
+  return {'RUN', fence, attempts + 1, failures, now, lost, deaths}
+end
+
+local answers = {}
+for i, c in ipairs(claims) do answers[i] = claim(unpack(c)) end
+return cmsgpack.pack({accepted, answers})

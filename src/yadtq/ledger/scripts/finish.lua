@@ -1,0 +1,37 @@
+-- Seals and releases of many tasks of one queue. May write when Redis is full: a record that is not sealed never expires
+-- and makes no room. KEYS: epoch of the queue. ARGV: one msgpack array (wire.py): key of a task without its id, time to
+-- live of a sealed record in s, channel of announcements; then seals and releases, an array each.
+local task_key, ttl_s, channel, seals, releases = unpack(cmsgpack.unpack(ARGV[1]))
+if redis.call('EXISTS', KEYS[1]) == 0 then return 'WAIT' end           -- R2
+
+-- Settle, step 3: Kafka has the outcome. Only a sealed record is shown as final, and only a sealed record expires (R1).
+-- Of a retry: Kafka has its envelope. Answers true, or false where the attempt is not the present one (S2).
+local sealed, final = {}, {}
+for i, s in ipairs(seals) do
+  local task_id, fence = s[1], s[2]
+  local key = task_key .. task_id
+  local record = redis.call('HMGET', key, 'status', 'fence')
+  sealed[i] = record[2] == fence
+  if sealed[i] and (record[1] == 'SUCCESS' or record[1] == 'FAILED') then
+    redis.call('HSET', key, 'sealed', 1)
+    redis.call('EXPIRE', key, ttl_s)
+    final[#final + 1] = task_id
+  elseif sealed[i] and record[1] == 'SCHEDULED' then
+    redis.call('HDEL', key, 'resend')
+  else
+    sealed[i] = false
+  end
+end
+if #final > 0 then redis.call('PUBLISH', channel, table.concat(final, '\n')) end
+
+-- C1: QUEUED again and the attempt given back; the fence stays raised, so the released attempt can write nothing.
+for _, r in ipairs(releases) do
+  local key = task_key .. r[1]
+  local record = redis.call('HMGET', key, 'status', 'fence')
+  if record[1] == 'PROCESSING' and record[2] == r[2] then
+    redis.call('HSET', key, 'status', 'QUEUED')
+    redis.call('HDEL', key, 'token', 'worker', 'incarnation')
+    redis.call('HINCRBY', key, 'attempts', -1)
+  end
+end
+return cmsgpack.pack({sealed})

@@ -1,0 +1,122 @@
+"""The values of the hot scripts, as one msgpack argument and one msgpack reply each.
+
+One invariant: `exchange.lua`, `finish.lua` and `queued.lua` take these arrays apart in the same order.
+
+Measured for 500 claims: 40 us a task with one Redis argument a value, 10 us with one argument for all. Redis's client
+spends most of that time on packing arguments and parsing replies, not the server on the script.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from yadtq.ledger.protocol import (
+    MAX_TAKEOVERS,
+    Accept,
+    Answer,
+    Batch,
+    Elsewhere,
+    NewTask,
+    Over,
+    Refusal,
+    Release,
+    Resend,
+    Run,
+    Seal,
+    Stale,
+    TaskRecord,
+)
+from yadtq.states import State
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+WAIT = b"WAIT"
+
+
+def exchange_value(task_key: str, topic: str, worker: str, incarnation: str, oldest_ms: int, batch: Batch) -> bytes:
+    """The argument of `exchange.lua`."""
+    accepts = [_accept(accept) for accept in batch.accepts]
+    return _encode((task_key, topic, worker, incarnation, MAX_TAKEOVERS, oldest_ms, accepts, batch.claims))
+
+
+def finish_value(task_key: str, ttl_s: int, channel: str, seals: Sequence[Seal], releases: Sequence[Release]) -> bytes:
+    """The argument of `finish.lua`."""
+    return _encode((task_key, ttl_s, channel, seals, releases))
+
+
+def queued_value(task_key: str, tasks: Iterable[NewTask]) -> bytes:
+    """The argument of `queued.lua`."""
+    rows = [
+        (t.task_id, t.task_type, t.topic, t.partition, t.offset, t.queued_at_ms, t.tries, t.not_before_ms)
+        for t in tasks
+    ]
+    return _encode((task_key, rows))
+
+
+def exchange_reply(reply: bytes, claims: int) -> tuple[list[int | None], Sequence[Answer]]:
+    """Read the reply of `exchange.lua`."""
+    accepted, answers = _decode(reply)
+    if answers == "DEAD":  # one refusal for all
+        return [at or None for at in accepted], [Refusal.DEAD] * claims
+    return [at or None for at in accepted], [_answer(answer) for answer in answers]
+
+
+def finish_reply(reply: bytes) -> list[bool]:
+    """Read the reply of `finish.lua`."""
+    (sealed,) = _decode(reply)
+    return list(sealed)
+
+
+def _accept(a: Accept) -> tuple[Any, ...]:
+    # As text: the server's msgpack knows no type for bytes.
+    result = a.result.decode("utf-8", "backslashreplace") if a.result else ""
+    return (a.task_id, a.fence, a.state, a.wait_ms, a.failed, a.died, result, a.error_log or "")
+
+
+def _answer(answer: list[Any]) -> Answer:
+    kind = answer[0]
+    if kind == "RUN":
+        return Run(*answer[1:])
+    if kind == "OVER":
+        return Over(record_of(_pairs(answer[1])))
+    if kind == "ELSEWHERE":
+        return Elsewhere(answer[1])
+    if kind == "RESEND":
+        return Resend(record_of(_pairs(answer[1])))
+    return Stale() if kind == "STALE" else Refusal(kind)
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def record_of(found: Mapping[str, str]) -> TaskRecord:
+    """A task's hash as the value that users of the port get."""
+
+    def number(name: str) -> int | None:
+        value = found.get(name)
+        return None if value is None else int(value)
+
+    result = found.get("result")
+    return TaskRecord(
+        task_id=found.get("task_id", ""),
+        status=State(found.get("status", State.QUEUED)),
+        sealed="sealed" in found,
+        task_type=found.get("task_type", ""),
+        attempts=number("attempts") or 0,
+        fence=found.get("fence", ""),
+        worker=found.get("worker"),
+        result=None if result is None else result.encode(),
+        error_log=found.get("error_log"),
+        queued_at_ms=number("queued_at_ms"),
+        started_at_ms=number("started_at_ms"),
+        finished_at_ms=number("finished_at_ms"),
+        topic=found.get("topic", ""),
+        partition=number("partition") or 0,
+        offset=number("offset") or 0,
+        generation=number("generation") or 0,
+        not_before_ms=number("not_before_ms") or 0,
+        failures=number("failures") or 0,
+        deaths=number("deaths") or 0,
+    )
