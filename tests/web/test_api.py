@@ -323,7 +323,7 @@ def test_queues_show_partitions_with_lag_and_counts(client: TestClient, scene: S
     first, *others = queue["partitions"]
     assert first == {"partition": 0, "committed_offset": 3, "end_offset": 11, "lag": 6, "worker": "w1"}
     assert [(at["committed_offset"], at["lag"]) for at in others] == [(None, 0)] * 3
-    assert queue["counts"] == {"QUEUED": 10, "PROCESSING": 0, "SUCCESS": 0, "FAILED": 0}
+    assert queue["counts"] == {"SCHEDULED": 0, "QUEUED": 10, "PROCESSING": 0, "SUCCESS": 0, "FAILED": 0}
 
 
 def test_lag_is_that_of_the_group_that_was_named(scene: Scene, tmp_path: Path) -> None:
