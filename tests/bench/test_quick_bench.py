@@ -12,9 +12,7 @@ from yadtq.bench.run import SCENARIOS
 pytestmark = pytest.mark.real
 
 
-def test_a_quick_bench_measures_everything_and_every_delivery_is_exact(
-    tmp_path: Path, kafka_address: str, redis_url: str
-) -> None:
+def test_a_quick_bench_measures_everything_and_every_delivery_is_exact(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "yadtq", "bench", "--quick", "--no-peers", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,8 +20,29 @@ class Plan:
             "huey": 8_000,
         }
     )
-    warm_share: float = 0.2  # of a run's size, in the round that is not counted
+    submitted: dict[str, int] = field(
+        default_factory=lambda: {"one": 2_000, "threads": 8_000, "bulk": 20_000, "peers": 3_000}
+    )
+    offered: int = 2_000  # tasks, at `offered_rate` a second
+    offered_rate: float = 200.0
+    napped: int = 2_000
+    crunched: int = 200
+    runner_kills: int = 100
+    worker_kills: int = 5
+    settle_s: float = 3.0  # before memory is looked at
+    warm_share: float = 0.2  # of a run's size, in the round that is not counted; 0: there is no such round
 
 
 FULL = Plan()
-QUICK = Plan(runs=2, drained={"yadtq": 500, "handloop": 500, "celery": 100, "dramatiq": 200, "huey": 200})
+QUICK = Plan(
+    runs=1,
+    drained={"yadtq": 500, "handloop": 500, "celery": 100, "dramatiq": 200, "huey": 200},
+    submitted={"one": 50, "threads": 64, "bulk": 2_000, "peers": 100},
+    offered=100,
+    napped=200,
+    crunched=20,
+    runner_kills=2,
+    worker_kills=0,  # a lease of 10 s has to run out
+    settle_s=0.5,
+    warm_share=0,
+)

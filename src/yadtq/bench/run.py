@@ -13,16 +13,32 @@ from pathlib import Path
 
 from yadtq.bench.contestants.peers import Peers
 from yadtq.bench.facts import facts
+from yadtq.bench.ground import Ground
 from yadtq.bench.plan import Plan
 from yadtq.bench.report import Report
 from yadtq.bench.scenario import Bench, Finding, Say, Scenario
+from yadtq.bench.scenarios.computing import computing
 from yadtq.bench.scenarios.drain import drain
-from yadtq.bench.site import Site
+from yadtq.bench.scenarios.enqueue import enqueue
+from yadtq.bench.scenarios.far import far
+from yadtq.bench.scenarios.holding import holding
+from yadtq.bench.scenarios.latency import latency
+from yadtq.bench.scenarios.recovery import recovery
+from yadtq.bench.scenarios.waiting import waiting
+from yadtq.bench.site import Far, Site
 from yadtq.dev.process import Interrupt
-from yadtq.dev.services import Services
 from yadtq.errors import SettingsError, YadtqError
 
-SCENARIOS: dict[str, Scenario] = {"drain": drain}
+SCENARIOS: dict[str, Scenario] = {
+    "drain": drain,
+    "enqueue": enqueue,
+    "latency": latency,
+    "io": waiting,
+    "cpu": computing,
+    "recovery": recovery,
+    "memory": holding,
+    "far": far,
+}
 
 
 @dataclass(frozen=True)
@@ -94,8 +110,14 @@ def _site(wish: Wish, interrupt: Interrupt) -> Iterator[tuple[Site, dict[str, st
                 {"kafka": "by --kafka", "valkey": "by --redis"},
             )
             return
-        with Services.started(data) as services:
-            versions = {state.title.lower(): state.record.version for state in services.status()}
-            yield Site(services.kafka, services.redis, folder, number, interrupt), versions
+        ground = Ground(data, minded=True, usual_ports=False, interrupt=interrupt)
+        ground.up()
+        try:
+            states = {state.name: state for state in ground.status()}
+            roads = Far(ground.kafka_far, ground.kafka_proxy, states["redis"].record.port, ground.redis_proxy)
+            versions = {state.title.lower(): state.record.version for state in states.values()}
+            yield Site(ground.kafka, ground.redis, folder, number, interrupt, roads), versions
+        finally:
+            ground.down()
     finally:
         shutil.rmtree(data, ignore_errors=True)

@@ -45,11 +45,9 @@ class Scenario(Protocol):
 Measure = Callable[[float], Mapping[str, float]]  # with the share of the full size; what was reached, by series
 
 
-def in_turns(
-    bench: Bench, finding: Finding, contestants: Mapping[str, Measure], units: Mapping[str, str], *, warm: bool = True
-) -> None:
+def in_turns(bench: Bench, finding: Finding, contestants: Mapping[str, Measure], units: Mapping[str, str]) -> None:
     """Let the contestants take turns, once to warm up and then run by run, and note what they reached."""
-    if warm:
+    if bench.plan.warm_share:
         for name, measure in contestants.items():
             bench.say(f"{finding.title}: {name} warms up")
             measure(bench.plan.warm_share)

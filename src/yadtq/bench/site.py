@@ -30,6 +30,16 @@ PARTITIONS = 8
 
 
 @dataclass(frozen=True)
+class Far:
+    """The ports for services at a distance: what is to be reached, and where a proxy to it has to listen."""
+
+    kafka: int
+    kafka_proxy: int
+    redis: int
+    redis_proxy: int
+
+
+@dataclass(frozen=True)
 class Site:
     """The services and the folder of one bench."""
 
@@ -38,10 +48,11 @@ class Site:
     folder: Path
     number: str  # stands before every name, so that two benches can share services
     interrupt: Interrupt
+    far: Far | None = None  # None: the services cannot be put at a distance
 
-    def at(self, *, kafka: str | None = None, redis: str | None = None) -> "Site":
+    def at(self, *, kafka: str, redis: str) -> "Site":
         """The same, reached by other addresses."""
-        return Site(kafka or self.kafka, redis or self.redis, self.folder, self.number, self.interrupt)
+        return Site(kafka, redis, self.folder, self.number, self.interrupt)
 
     def settings(self, name: str) -> Settings:
         """The settings of one contestant: its names are its own."""
@@ -81,13 +92,12 @@ class Site:
             end(process)
 
     @contextmanager
-    def worker(self, name: str, *, runners: int, slots: int, worker: str = "w1") -> Iterator[Process]:
-        """Run a worker of the contestant `name` while the block runs."""
-        command = [sys.executable, "-m", "yadtq", "worker", "yadtq.bench.tasks:app", "--name", worker]
+    def worker(self, app: App, *, runners: int, slots: int, name: str = "w1") -> Iterator[Process]:
+        """Run a worker of an app while the block runs."""
+        command = [sys.executable, "-m", "yadtq", "worker", "yadtq.bench.tasks:app", "--name", name]
         command += ["--runners", str(runners), "--concurrency", str(slots)]
         command += ["--kafka", self.kafka, "--redis", self.redis]
-        environment = {"YADTQ_PREFIX": self.settings(name).prefix}
-        with self.running(f"{name}-{worker}", command, environment) as process:
+        with self.running(f"{app.settings.prefix}{name}", command, {"YADTQ_PREFIX": app.settings.prefix}) as process:
             yield process
 
     def act(self, name: str, **arguments: object) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def fill(task: str, count: str, *more: str) -> dict[str, Any]:
     began_s = time.perf_counter()
     with app.producer_pool.acquire(block=True) as producer:
         for n in range(int(count)):
-            TASKS[task].apply_async((n, *map(float, more)), producer=producer)
+            TASKS[task].apply_async((n, *map(json.loads, more)), producer=producer)
     return {"took_s": time.perf_counter() - began_s}
 
 

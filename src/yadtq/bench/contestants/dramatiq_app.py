@@ -37,7 +37,7 @@ def fill(task: str, count: str, *more: str) -> dict[str, Any]:
     """Submit in bulk: a group, which is a loop inside."""
     began_s = time.perf_counter()
     for n in range(int(count)):
-        TASKS[task].send(n, *map(float, more))
+        TASKS[task].send(n, *map(json.loads, more))
     return {"took_s": time.perf_counter() - began_s}
 
 

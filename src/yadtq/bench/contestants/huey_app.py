@@ -35,7 +35,7 @@ def fill(task: str, count: str, *more: str) -> dict[str, Any]:
     """Submit one after the other: there is no bulk call."""
     began_s = time.perf_counter()
     for n in range(int(count)):
-        TASKS[task](n, *map(float, more))
+        TASKS[task](n, *map(json.loads, more))
     return {"took_s": time.perf_counter() - began_s}
 
 

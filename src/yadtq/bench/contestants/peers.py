@@ -153,6 +153,13 @@ class Arena:
         for database in self._databases:
             database.flushdb()
 
+    def forget(self) -> None:
+        """Drop the results; what its workers need stays."""
+        if self._peer.name == "huey":
+            self._results.delete("huey.results.peer")
+        else:
+            self._results.flushdb()
+
     def close(self) -> None:
         for database in self._databases:
             database.close()

@@ -68,7 +68,7 @@ class OnKafka:
             with self._site.running(self._name, command) as process:
                 yield process
         else:
-            with self._site.worker(self._name, runners=RUNNERS, slots=SLOTS) as process:
+            with self._site.worker(self._app, runners=RUNNERS, slots=SLOTS) as process:
                 yield process
 
 
