@@ -56,6 +56,9 @@ class Crew:
         self._children = self._staff.children
         self._watch = Watch()
         self._thread = threading.Thread(target=self._guard, name="yadtq-crew", daemon=True)
+
+    def begin(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     # -- the port ------------------------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ class Crew:
     def _guard(self) -> None:
         try:
             while not (self._staff.leaving and not self._children):
-                self._turn()
+                self.turn(self._rest_s())
         except BaseException as error:  # raised again on the engine's thread, at its next call
             self._failure = error
             with self._changed:
@@ -190,8 +193,9 @@ class Crew:
         finally:
             self._watch.close()
 
-    def _turn(self) -> None:
-        for child in self._watch.wait(self._rest_s()):
+    def turn(self, most_s: float | None) -> None:
+        """Wait for something to do, at most `most_s`, and do it."""
+        for child in self._watch.wait(most_s):
             self._heed(child, child.receive())
             if child.gone:
                 self._watch.forget(child)

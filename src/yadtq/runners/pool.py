@@ -83,6 +83,8 @@ class PoolRunner:
             self._groups.close()
             raise
         self._crews = (self._shared, self._solo)
+        for started in self._crews:
+            started.begin()
         try:
             self._shared.await_first()
         except BaseException:

@@ -1,0 +1,280 @@
+"""The books of a crew against a naive model: whatever children do, whenever they die, every attempt is answered once.
+
+Only the processes are not real: the test reads their streams, writes their pages and ends them, step by step.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import yadtq.runners.crew
+import yadtq.runners.process
+import yadtq.runners.staff
+from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
+from yadtq.runners import frames
+from yadtq.runners.crew import Crew
+from yadtq.runners.pace import Pace
+from yadtq.runners.seats import Seats
+from yadtq.runners.spawn import Opening
+from yadtq.runners.staff import Plan
+from yadtq.runners.submits import Submits
+
+AHEAD = 3
+SHARED = Plan(slots=2, least=2, most=2, max_tasks=9)
+SOLO = Plan(slots=1, least=0, most=3, spare=1, ahead_most=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting() -> Iterator[None]:
+    """Every turn looks, nothing is stale until the test says so, and the next child starts without a pause."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yadtq.runners.crew, "TICK_S", 0.0)
+        patch.setattr(yadtq.runners.process, "STALE_S", 1e9)
+        patch.setattr(yadtq.runners.staff, "BACKOFF_S", 0.0)
+        patch.setattr(yadtq.runners.staff, "IDLE_S", 0.0)
+        patch.setattr(Pace, "ahead", lambda *_: AHEAD)
+        yield
+
+
+class FakeProcess:
+    """A child whose every step is the test's."""
+
+    how_it_ended = "was ended by the test"
+
+    def __init__(self, pid: int, slots: int, opening: Opening) -> None:
+        self.pid = pid
+        self.slots = slots
+        self.alive = True
+        self.ready = False
+        self.waiting: dict[int, frames.Job] = {}
+        self.running: dict[int, frames.Job] = {}
+        self.unsaid: list[frames.Done] = []
+        self._on_end: Callable[[], None] = lambda: None
+        self._stream = opening.stream.dup()
+        self._stream.setblocking(False)
+        page = os.dup(opening.page)
+        self._seats = Seats(page, opening.seats)
+        os.close(page)
+        self._inbound = frames.Inbound()
+
+    def watch(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
+
+    def kill(self, why: str = "") -> None:
+        if self.alive:
+            self.alive = False
+            self._stream.close()
+            self._on_end()
+
+    def hello(self) -> None:
+        self.ready = True
+        self._say(frames.Hello())
+
+    def read(self) -> None:
+        """Take what the worker sent; leave where it has closed the stream."""
+        with contextlib.suppress(BlockingIOError):
+            while self._inbound.receive(self._stream):
+                for frame in self._inbound.frames():
+                    self._heed(frames.decode_to_child(frame))
+            self.kill()
+
+    def _heed(self, message: frames.ToChild) -> None:
+        match message:
+            case frames.Jobs(jobs):
+                self.waiting |= {job.number: job for job in jobs}
+            case frames.Recall(numbers):
+                self._say(frames.Returned([n for n in numbers if self.waiting.pop(n, None) is not None]))
+            case frames.Ping():
+                self._say(frames.Pong())
+
+    def start(self) -> frames.Job:
+        job = self.waiting.pop(next(iter(self.waiting)))
+        self._seats.start(job.seat, job.number)
+        self.running[job.number] = job
+        return job
+
+    def end(self) -> None:
+        """User code has returned; nobody has heard of it yet."""
+        job = self.running.pop(next(iter(self.running)))
+        self._seats.end(job.seat, job.number)
+        self.unsaid.append(frames.Done(job.number, Ending.RETURNED, 1, 2, b"1", None))
+
+    def say(self) -> list[int]:
+        said, self.unsaid = self.unsaid, []
+        self._say(frames.Finished(said))
+        return [done.number for done in said]
+
+    def _say(self, message: frames.FromChild) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._stream.sendall(frames.frame_of(message))
+
+    def holds(self, number: int) -> bool:
+        return number in self.waiting or number in self.running
+
+
+class Books(RuleBasedStateMachine):
+    """The model: which attempts are open, which were asked back, what their code did, and in which child it is now."""
+
+    plan = SHARED
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[FakeProcess] = []
+        self.serial = 0
+        self.open: set[int] = set()  # given and not answered
+        self.wanted: set[int] = set()  # asked back
+        self.said: set[int] = set()  # a child has sent the outcome
+        self.died: set[int] = set()  # in the middle of user code
+        self.begun: set[int] = set()  # Started was told
+        self.crew = Crew("app", self.plan, self.spawn, self.told, lambda _kind, _text: None, Submits(None).put)
+
+    def spawn(self, opening: Opening) -> FakeProcess:
+        self.children.append(FakeProcess(len(self.children) + 1, self.plan.slots, opening))
+        return self.children[-1]
+
+    def told(self, event: Started | Outcome | Recalled) -> None:
+        number = event.number
+        assert number in self.open, f"{event} of what is not open"
+        match event:
+            case Started():
+                assert number not in self.begun, "its start was told before"
+                self.begun.add(number)
+                return
+            case Recalled():
+                assert number in self.wanted, "nobody asked for it"
+                assert not any(child.holds(number) for child in self.living), "it can still start"
+            case Outcome(ending=Ending.RETURNED):
+                assert number in self.said, "nobody said so"
+            case Outcome(ending=Ending.DIED):
+                assert number in self.died, "its code was not running"
+                assert number not in self.said, "its outcome was sent"
+            case _:
+                raise AssertionError(f"{event} cannot be")
+        if not isinstance(event, Recalled):
+            assert number in self.begun, "its start was not told"
+        self.open.discard(number)
+        for facts in (self.wanted, self.said, self.died, self.begun):
+            facts.discard(number)
+
+    @property
+    def living(self) -> list[FakeProcess]:
+        return [child for child in self.children if child.alive]
+
+    def pick(self, at: int, able: Callable[[FakeProcess], object]) -> FakeProcess | None:
+        able_ones = [child for child in self.living if able(child)]
+        return able_ones[at % len(able_ones)] if able_ones else None
+
+    @initialize()
+    def first(self) -> None:
+        self.crew.turn(0)
+
+    @rule(count=st.integers(1, 8))
+    def give(self, count: int) -> None:
+        numbers = range(self.serial, self.serial + count)
+        self.serial += count
+        self.open |= set(numbers)
+        self.crew.start([Attempt(n, f"t{n}", "any", b"[]", b"{}", 1, "1.1") for n in numbers])
+
+    @rule(data=st.data())
+    def recall(self, data: st.DataObject) -> None:
+        asked = data.draw(st.sets(st.sampled_from(sorted(self.open)))) if self.open else set()
+        self.wanted |= asked
+        self.crew.recall(asked)
+
+    @rule(times=st.integers(1, 4))
+    def turn(self, times: int) -> None:
+        for _ in range(times):
+            self.crew.turn(0)
+
+    @rule()
+    def turn_much_later(self) -> None:
+        """What has not moved since the last turn stands still, for all that the crew can see."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(yadtq.runners.process, "STALE_S", 0.0)
+            self.crew.turn(0)
+
+    @rule()
+    def replace(self) -> None:
+        self.crew.replace()
+
+    @rule(at=st.integers(0, 9))
+    def greet(self, at: int) -> None:
+        if (child := self.pick(at, lambda child: not child.ready)) is not None:
+            child.hello()
+
+    @rule(at=st.integers(0, 9))
+    def read(self, at: int) -> None:
+        if (child := self.pick(at, lambda child: child.ready)) is not None:
+            child.read()
+
+    @rule(at=st.integers(0, 9))
+    def begin(self, at: int) -> None:
+        if (child := self.pick(at, lambda child: child.waiting and len(child.running) < child.slots)) is not None:
+            job = child.start()
+            assert job.number in self.open, "it was answered before"
+            others = [other for other in self.living if other is not child and other.holds(job.number)]
+            assert not others, "another child has it too"
+
+    @rule(at=st.integers(0, 9))
+    def end(self, at: int) -> None:
+        if (child := self.pick(at, lambda child: child.running)) is not None:
+            child.end()
+
+    @rule(at=st.integers(0, 9))
+    def say(self, at: int) -> None:
+        if (child := self.pick(at, lambda child: child.unsaid)) is not None:
+            self.said |= set(child.say())
+
+    @precondition(lambda self: len(self.children) < 40)
+    @rule(at=st.integers(0, 9))
+    def die(self, at: int) -> None:
+        if (child := self.pick(at, lambda _: True)) is not None:
+            self.died |= set(child.running)
+            child.kill()
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        in_children = sum(len(child.waiting) + len(child.running) for child in self.living)
+        assert in_children <= len(self.open)
+        for child in self.living:
+            assert len(child.running) <= self.plan.slots
+            assert len(child.waiting) + len(child.running) <= self.plan.slots + min(AHEAD, self.plan.ahead_most)
+
+    def teardown(self) -> None:
+        try:
+            for _ in range(300):
+                if not self.open:
+                    break
+                for child in self.living:
+                    self.go_on(child)
+                self.crew.turn(0)
+            assert not self.open, "never answered"
+        finally:
+            for child in self.living:
+                child.kill()
+
+    def go_on(self, child: FakeProcess) -> None:
+        """Do what a child does that is left alone."""
+        if not child.ready:
+            child.hello()
+        child.read()
+        while child.alive and child.waiting and len(child.running) < child.slots:
+            child.start()
+        while child.alive and child.running:
+            child.end()
+        if child.alive and child.unsaid:
+            self.said |= set(child.say())
+
+
+class SoloBooks(Books):
+    plan = SOLO
+
+
+TestBooks = Books.TestCase
+TestSoloBooks = SoloBooks.TestCase
+TestBooks.settings = TestSoloBooks.settings = settings(max_examples=60, stateful_step_count=60)
