@@ -33,6 +33,8 @@ FIELDS = [
     "topic",
     "partition",
     "offset",
+    "not_before_ms",
+    "replay_of",
 ]
 
 

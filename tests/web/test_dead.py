@@ -94,6 +94,18 @@ def test_a_replay_is_a_new_task_and_twice_is_one(client: TestClient, scene: Scen
     assert client.get(f"/api/v1/tasks/{second['task_id']}").json()["task_args"] == [1, 2]
 
 
+def test_the_pages_of_a_replay_and_of_its_original_link_to_each_other(client: TestClient, scene: Scene) -> None:
+    original = scene.add.submit(1, 2).task_id
+    put_task(scene, original)
+    put(scene, b"junk")
+    replay = client.post(f"{DEAD}/0/0/replay", json={}).json()["task_id"]
+    assert f'href="/tasks/{original}"' in client.get(f"/tasks/{replay}").text
+    assert f'href="/tasks/{replay}"' in client.get(f"/tasks/{original}").text
+    assert client.get(f"/api/v1/tasks/{replay}").json()["replay_of"] == original
+    of_junk = client.post(f"{DEAD}/0/1/replay", json={"task_type": "add", "task_args": [1, 2]}).json()["task_id"]
+    assert f'href="{PAGE}/0/1"' in client.get(f"/tasks/{of_junk}").text
+
+
 def test_a_replay_takes_other_arguments(client: TestClient, scene: Scene) -> None:
     put(scene, b"junk")
     body = {"task_type": "greet", "task_args": ["Ada"], "task_kwargs": {"times": 2}}
@@ -253,4 +265,5 @@ def test_in_the_browser_one_is_opened_edited_and_replayed(watched: Watched, scen
     expect(page.locator(".flash-good")).to_contain_text("Replayed as")
     page.locator(".flash-good a").click()
     expect(page.locator("h1")).to_have_text('greet("Ada")')
+    expect(page.locator(".facts a").first).to_have_text("t1")
     assert page.locator("script:not([src]), img[src='x']").count() == 0

@@ -3,7 +3,7 @@
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ SOURCES = {
     "q": Source("q", Role.TASKS, "q"),
     "q.outcomes": Source("q", Role.OUTCOMES, "q"),
     "q.dlq": Source("q", Role.DEAD, "q"),
+    "q.delayed": Source("q", Role.DELAYED, "q"),
 }
 
 
@@ -29,6 +30,20 @@ def envelope(at: int, task_id: str = "", task_type: str = "add", queued_at_ms: i
         task_id=task_id or f"t{at}", task_type=task_type, task_args=msgspec.Raw(b"[1, 2]"), queued_at_ms=moment
     )
     return Record("q", 0, at, encode(value), timestamp_ms=77)
+
+
+def delayed(at: int, task_id: str = "t", generation: int = 0) -> Record:
+    value = Envelope(task_id=task_id, task_type="add", generation=generation, not_before_ms=9_000, queued_at_ms=1_000)
+    return Record("q.delayed", 0, at, encode(value), task_id.encode())
+
+
+def fired(at: int, task_id: str = "t", generation: int = 0) -> Record:
+    value = Envelope(task_id=task_id, task_type="add", generation=generation, not_before_ms=9_000, queued_at_ms=1_000)
+    return Record("q", 0, at, encode(value))
+
+
+def marker(at: int, epoch: bytes, partition: int = 0) -> Record:
+    return Record("q.outcomes", partition, at, b"", None, {"yadtq-marker": epoch})
 
 
 def outcome(at: int, task_id: str = "", state: State = State.SUCCESS, **more: object) -> Record:
@@ -86,6 +101,114 @@ def test_a_task_submitted_twice_is_one_row(model: ReadModel) -> None:
     model.apply([envelope(0, "t"), envelope(1, "t"), outcome(0, "t"), envelope(2, "t")], SOURCES)
     assert rows_of(model) == [("t", State.SUCCESS, "3")]
     assert_exact(model)
+
+
+def test_what_waits_for_a_time_is_scheduled_until_it_fires(model: ReadModel) -> None:
+    model.apply([delayed(0)], SOURCES)
+    (row,) = Listing(model).newest(Filter(status=State.SCHEDULED), TOP, 10)
+    assert (row.not_before_ms, row.topic, row.task_args) == (9_000, "q.delayed", "[]")
+    model.apply([Record("q.delayed", 0, 1, b"", b"t")], SOURCES)  # the tombstone of the firing
+    assert rows_of(model) == [("t", State.SCHEDULED, None)]
+    model.apply([fired(0)], SOURCES)
+    (row,) = Listing(model).newest(Filter(), TOP, 10)
+    assert (row.status, row.topic, row.offset) == (State.QUEUED, "q", 0)
+    assert [row.task_id for row in Listing(model).waiting(10)] == ["t"]
+    assert Listing(model).oddities() == {}
+    assert_exact(model)
+
+
+def test_a_scheduled_retry_is_followed_in_whatever_order_the_topics_are_read(tmp_path: Path) -> None:
+    story = [
+        [fired(0), fired(1, generation=1), fired(2, generation=2)],
+        [delayed(0, generation=1), delayed(2, generation=2)],
+        [retry(0, generation=1), retry(1, generation=2)],
+    ]
+    for number, order in enumerate(interleaved(story)):
+        model = ReadModel(tmp_path / f"{number}.sqlite")
+        for record in order:
+            model.apply([record], SOURCES)
+        (row,) = Listing(model).newest(Filter(), TOP, 10)
+        assert (row.status, row.topic, row.offset, row.attempts) == (State.QUEUED, "q", 2, 2), order
+        assert row.error_log == "failed 2"
+        model.apply([outcome(2, "t", generation=2)], SOURCES)
+        assert rows_of(model) == [("t", State.SUCCESS, "3")]
+        assert_exact(model)
+        model.close()
+
+
+def retry(at: int, generation: int) -> Record:
+    more = {
+        "generation": generation,
+        "not_before_ms": 9_000,
+        "attempts": generation,
+        "error_log": f"failed {generation}",
+    }
+    return outcome(at, "t", State.SCHEDULED, **more)
+
+
+def interleaved(lanes: list[list[Record]]) -> Iterator[list[Record]]:
+    """Every order that keeps the order within each topic."""
+    if not any(lanes):
+        yield []
+    for number, lane in enumerate(lanes):
+        if lane:
+            rest = [*lanes[:number], lane[1:], *lanes[number + 1 :]]
+            yield from ([lane[0], *order] for order in interleaved(rest))
+
+
+def test_a_retry_that_waits_is_scheduled_and_shows_why(model: ReadModel) -> None:
+    model.apply([envelope(0, "t"), retry(0, generation=1)], SOURCES)
+    (row,) = Listing(model).newest(Filter(), TOP, 10)
+    assert (row.status, row.error_log, row.not_before_ms, row.attempts) == (State.SCHEDULED, "failed 1", 9_000, 1)
+
+
+def test_a_record_that_is_not_final_never_overrides_an_end(model: ReadModel) -> None:
+    model.apply([envelope(0, "t"), outcome(0, "t"), retry(1, generation=1), delayed(0, generation=1)], SOURCES)
+    model.apply([fired(1, generation=1)], SOURCES)
+    assert rows_of(model) == [("t", State.SUCCESS, "3")]
+
+
+def test_an_outcome_of_an_older_life_behind_the_marker_is_ignored(model: ReadModel) -> None:
+    model.apply([envelope(0, "t"), marker(7, b"7"), outcome(8, "t", fence="3.9")], SOURCES)
+    assert rows_of(model) == [("t", State.QUEUED, None)]
+    model.apply([outcome(9, "t", State.FAILED, fence="7.1", error_log="no")], SOURCES)
+    assert rows_of(model) == [("t", State.FAILED, None)]
+    assert Listing(model).oddities() == {}
+
+
+def test_the_marker_is_remembered_with_the_position_and_holds_for_its_partition(tmp_path: Path) -> None:
+    path = tmp_path / "f.sqlite"
+    first = ReadModel(path)
+    first.apply([marker(7, b"7"), marker(8, b"5")], SOURCES)
+    first.close()
+    model = ReadModel(path)
+    elsewhere = outcome(0, "free", fence="3.1")
+    model.apply([outcome(9, "t", fence="6.1"), Record("q.outcomes", 1, 0, elsewhere.value)], SOURCES)
+    assert [row[0] for row in rows_of(model)] == ["free"]
+
+
+def test_the_newest_life_has_the_last_word_and_in_it_the_first(model: ReadModel) -> None:
+    old = outcome(0, "t", State.FAILED, fence="1.5", error_log="old")
+    new, later = outcome(2, "t", fence="2.1"), outcome(3, "t", State.FAILED, fence="2.2", error_log="later")
+    model.apply([old, marker(1, b"2"), new, later], SOURCES)
+    assert rows_of(model) == [("t", State.SUCCESS, "3")]
+
+
+@pytest.mark.parametrize("epoch", [b"", b"\xff", b"nonsense", b"9" * 40])
+def test_a_marker_that_names_no_epoch_harms_nobody(model: ReadModel, epoch: bytes) -> None:
+    model.apply([marker(0, epoch, partition=1), Record("q.outcomes", 1, 1, outcome(0, "t").value)], SOURCES)
+    assert rows_of(model) == [("t", State.SUCCESS, "3")]
+
+
+def test_a_replay_and_its_original_name_each_other(model: ReadModel) -> None:
+    values = [Envelope(task_id=name, task_type="add", replay_of=of) for name, of in (("a", ""), ("b", "a"), ("c", "a"))]
+    model.apply([Record("q", 0, at, encode(value), timestamp_ms=at) for at, value in enumerate(values)], SOURCES)
+    listing = Listing(model)
+    assert listing.replays("a") == ["c", "b"]
+    assert listing.replays("b") == []
+    row = listing.one("b")
+    assert row is not None
+    assert row.replay_of == "a"
 
 
 def test_bytes_that_are_no_envelope_are_counted_and_are_no_task(model: ReadModel) -> None:
@@ -203,6 +326,7 @@ def test_a_page_is_read_by_index_and_never_by_looking_at_all_rows(model: ReadMod
         db.set_trace_callback(statements.append)
     Listing(model).newest(wanted, TOP, 10)
     Listing(model).waiting(10)
+    Listing(model).replays("t0")
     with model.reading() as db:
         db.set_trace_callback(None)
         asked = [statement for statement in statements if statement.lstrip().startswith("SELECT")]

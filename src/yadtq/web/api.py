@@ -51,6 +51,8 @@ FIELDS = (
     "topic",
     "partition",
     "offset",
+    "not_before_ms",
+    "replay_of",
 )
 # The first that fits counts. What is not in here is a defect and may be a 500.
 STATUSES: tuple[tuple[type[YadtqError], int], ...] = (

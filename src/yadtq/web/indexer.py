@@ -163,7 +163,7 @@ class Indexer(Service):
                 topics = self._layout.queue(queue)
             except SettingsError:  # somebody else's topics that only look like a queue's
                 continue
-            for topic, role in zip(topics.all, (Role.TASKS, Role.OUTCOMES, Role.DEAD), strict=False):
+            for topic, role in zip(topics.all, (Role.TASKS, Role.OUTCOMES, Role.DEAD, Role.DELAYED), strict=True):
                 if topic in partitions:
                     found[topic] = Source(queue, role, topics.tasks)
         return found

@@ -17,7 +17,7 @@ from yadtq.states import FINAL, State
 from yadtq.web.readmodel import LATEST_MS, ReadModel
 
 COLUMNS = """task_id, task_type, queue, status, queued_at_ms, task_args, task_kwargs, attempts, worker, result,
-    error_log, started_at_ms, finished_at_ms, topic, partition, offset"""
+    error_log, started_at_ms, finished_at_ms, topic, partition, offset, not_before_ms, replay_of"""
 _ROWS = f"SELECT {COLUMNS} FROM tasks JOIN kinds ON kinds.id = tasks.kind"
 _OF_KIND = """
     SELECT queued_at_ms, task_id FROM tasks WHERE kind = ? AND status = ? AND (queued_at_ms, task_id) < (?, ?)
@@ -46,6 +46,8 @@ class Row:
     topic: str | None
     partition: int | None
     offset: int | None
+    not_before_ms: int | None = None  # with SCHEDULED
+    replay_of: str | None = None  # the task that this replays, or where its dead letter lies
 
     @property
     def final(self) -> bool:
@@ -127,6 +129,12 @@ class Listing:
         with self._model.reading() as db:
             found = db.execute(f"{_ROWS} WHERE task_id = ?", (task_id,)).fetchone()
         return _row(found) if found else None
+
+    def replays(self, task_id: str, most: int = 20) -> list[str]:
+        """Return the tasks that this one was replayed as, the newest first."""
+        sql = "SELECT task_id FROM tasks WHERE replay_of = ? ORDER BY queued_at_ms DESC LIMIT ?"
+        with self._model.reading() as db:
+            return [found for (found,) in db.execute(sql, (task_id, most))]
 
     def waiting(self, most: int) -> list[Row]:
         """Return the rows without an outcome at the head of each partition, where a worker would be."""

@@ -7,17 +7,18 @@ is answered by a page. So there is one way to show anything.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from yadtq.app import App
 from yadtq.errors import YadtqError
+from yadtq.layout import DEAD
 from yadtq.states import State
 from yadtq.web.api import Status, Text, missing, read_cursor, status_of
 from yadtq.web.body import read_fields
-from yadtq.web.listing import Filter
+from yadtq.web.listing import Filter, Row
 from yadtq.web.order import Submitter, UnknownTask, field_kind, read_form, type_name
 from yadtq.web.render import environment
 from yadtq.web.view import View
@@ -126,11 +127,19 @@ class Pages:
     async def task(self, task_id: str) -> HTMLResponse:
         row = await self._view.task(task_id)
         if row is not None:
-            return self.show("task.html", row=row, task_id=task_id)
+            replays = await self._view.replays(task_id)
+            return self.show("task.html", row=row, task_id=task_id, replays=replays, origin=self._origin(row))
         waits = self._submitter.task_file is not None and self._submitter.task_file.holds(task_id)
         return self.show(
             "missing.html", 200 if waits else 404, task_id=task_id, waits=waits, why=missing(task_id, self._submitter)
         )
+
+    def _origin(self, row: Row) -> str | None:
+        """Where the task is shown that this one replays, or the dead letter that was no task."""
+        letters = f"{self._app.layout.prefix}{row.queue}{DEAD}/"
+        if row.replay_of and row.replay_of.startswith(letters):
+            return f"/queues/{quote(row.queue)}/dead/{quote(row.replay_of.removeprefix(letters))}"
+        return f"/tasks/{quote(row.replay_of, safe='')}" if row.replay_of else None
 
     async def workers(self) -> HTMLResponse:
         return self.show("workers.html", workers=await self._view.workers())

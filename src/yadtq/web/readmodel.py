@@ -7,6 +7,8 @@ When the process dies, the next one goes on at the stored positions. Deleting th
 read Kafka again.
 """
 
+import itertools
+import operator
 import sqlite3
 import threading
 import uuid
@@ -22,27 +24,50 @@ import msgspec
 from yadtq.broker import Record, TopicPartition
 from yadtq.codec import OutcomeRecord, Undecodable, decode, decode_outcome
 from yadtq.deadletters import is_note
-from yadtq.envelope import Envelope
+from yadtq.layout import HEADER_MARKER
 from yadtq.states import FINAL, State
 from yadtq.web.schema import SCHEMA, VERSION
 
 LATEST_MS = 253_402_300_799_999  # the last moment of the year 9999; what claims to be later is shown as this
 INT64 = 2**63 - 1
-_ENVELOPE = """
-    INSERT INTO tasks (task_id, kind, status, queued_at_ms, task_args, task_kwargs, attempts, topic, partition, offset)
-    VALUES (?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (task_id) DO UPDATE SET task_args = excluded.task_args, task_kwargs = excluded.task_kwargs,
-        queued_at_ms = excluded.queued_at_ms
-    WHERE tasks.task_args IS NULL"""
-_OUTCOME = """
-    INSERT INTO tasks (task_id, kind, status, queued_at_ms, attempts, worker, result, error_log, started_at_ms,
-        finished_at_ms, topic, partition, offset)
+# What waits for a time lies in two topics: what of it is newer is known by its generation, whatever is read first.
+_MOVES = """tasks.status NOT IN ('SUCCESS', 'FAILED') AND (excluded.generation > tasks.generation
+    OR excluded.generation = tasks.generation AND tasks.status = 'SCHEDULED' AND excluded.status = 'QUEUED')"""
+_ENVELOPE = f"""
+    INSERT INTO tasks (task_id, kind, status, queued_at_ms, task_args, task_kwargs, attempts, topic, partition, offset,
+        generation, not_before_ms, replay_of)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (task_id) DO UPDATE SET
+        task_args = coalesce(tasks.task_args, excluded.task_args),
+        task_kwargs = coalesce(tasks.task_kwargs, excluded.task_kwargs),
+        replay_of = coalesce(tasks.replay_of, excluded.replay_of),
+        queued_at_ms = iif(tasks.task_args IS NULL, excluded.queued_at_ms, tasks.queued_at_ms),
+        status = iif({_MOVES}, excluded.status, tasks.status),
+        generation = iif({_MOVES}, excluded.generation, tasks.generation),
+        not_before_ms = iif({_MOVES}, excluded.not_before_ms, tasks.not_before_ms),
+        topic = iif({_MOVES}, excluded.topic, tasks.topic),
+        partition = iif({_MOVES}, excluded.partition, tasks.partition),
+        offset = iif({_MOVES}, excluded.offset, tasks.offset)
+    WHERE tasks.task_args IS NULL OR {_MOVES}"""
+_FINAL = """
+    INSERT INTO tasks (task_id, kind, status, queued_at_ms, attempts, worker, result, error_log, started_at_ms,
+        finished_at_ms, topic, partition, offset, generation, not_before_ms, epoch)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (task_id) DO UPDATE SET status = excluded.status, attempts = excluded.attempts,
         worker = excluded.worker, result = excluded.result, error_log = excluded.error_log,
         started_at_ms = excluded.started_at_ms, finished_at_ms = excluded.finished_at_ms,
-        topic = excluded.topic, partition = excluded.partition, offset = excluded.offset
-    WHERE tasks.status = 'QUEUED'"""
+        topic = excluded.topic, partition = excluded.partition, offset = excluded.offset,
+        generation = excluded.generation, epoch = excluded.epoch
+    WHERE tasks.status NOT IN ('SUCCESS', 'FAILED') OR excluded.epoch > tasks.epoch"""
+_RETRY = """
+    INSERT INTO tasks (task_id, kind, status, queued_at_ms, attempts, worker, result, error_log, started_at_ms,
+        finished_at_ms, topic, partition, offset, generation, not_before_ms, epoch)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (task_id) DO UPDATE SET attempts = excluded.attempts, worker = excluded.worker,
+        error_log = excluded.error_log, started_at_ms = excluded.started_at_ms,
+        status = iif(excluded.generation > tasks.generation, excluded.status, tasks.status),
+        generation = excluded.generation, not_before_ms = excluded.not_before_ms
+    WHERE tasks.status NOT IN ('SUCCESS', 'FAILED') AND excluded.generation >= tasks.generation"""
 _TRIM = """
     DELETE FROM tasks WHERE id IN (
         SELECT id FROM tasks WHERE kind = :kind AND status = :status AND queued_at_ms < :before
@@ -55,6 +80,7 @@ class Role(Enum):
     TASKS = "tasks"
     OUTCOMES = "outcomes"
     DEAD = "dead"
+    DELAYED = "delayed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,53 +218,94 @@ class ReadModel:
         return fresh, moved
 
     def _write(self, db: sqlite3.Connection, records: Iterable[Record], sources: Mapping[str, Source]) -> None:
-        envelopes: list[tuple[object, ...]] = []
-        outcomes: list[tuple[object, ...]] = []
+        # In the order of the records: what a later one does depends on what an earlier one did.
+        epochs = {TopicPartition(*where): epoch for *where, epoch in db.execute("SELECT * FROM epochs")}
+        for role, batch in itertools.groupby(records, lambda record: sources[record.topic].role):
+            if role in (Role.TASKS, Role.DELAYED):
+                db.executemany(_ENVELOPE, list(self._envelope_rows(db, batch, sources, role)))
+            elif role is Role.OUTCOMES:
+                found = self._outcomes(db, batch, sources, epochs)
+                for sql, rows in itertools.groupby(list(found), operator.itemgetter(0)):
+                    db.executemany(sql, [row for _, row in rows])
+            else:
+                for record in batch:
+                    if not is_note(record):
+                        _count(db, sources[record.topic].queue, "dead")
+        db.executemany("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", [(*at, epoch) for at, epoch in epochs.items()])
+
+    def _envelope_rows(
+        self, db: sqlite3.Connection, records: Iterable[Record], sources: Mapping[str, Source], role: Role
+    ) -> Iterator[tuple[object, ...]]:
         for record in records:
             source = sources[record.topic]
+            if role is Role.DELAYED and not record.value:
+                continue  # a tombstone: what fired lies in the queue
             try:
-                if source.role is Role.TASKS:
-                    envelopes.append(self._envelope_row(db, source, record, decode(record.value)))
-                elif source.role is Role.OUTCOMES:
-                    outcomes.append(self._outcome_row(db, source, record, decode_outcome(record.value)))
-                elif not is_note(record):
-                    _count(db, source.queue, "dead")
+                envelope = decode(record.value)
             except Undecodable:
                 _count(db, source.queue, "undecodable")
-        db.executemany(_ENVELOPE, envelopes)
-        db.executemany(_OUTCOME, outcomes)
+                continue
+            yield (
+                envelope.task_id,
+                self._kind(db, source.queue, envelope.task_type),
+                State.QUEUED if role is Role.TASKS else State.SCHEDULED,
+                min(envelope.queued_at_ms or record.timestamp_ms, LATEST_MS),
+                _text(envelope.task_args),
+                _text(envelope.task_kwargs),
+                envelope.task_tries,
+                *record.where,
+                record.offset,
+                envelope.generation,
+                min(envelope.not_before_ms, LATEST_MS) or None,
+                envelope.replay_of or None,
+            )
 
-    def _envelope_row(
-        self, db: sqlite3.Connection, source: Source, record: Record, envelope: Envelope
-    ) -> tuple[object, ...]:
-        return (
-            envelope.task_id,
-            self._kind(db, source.queue, envelope.task_type),
-            min(envelope.queued_at_ms or record.timestamp_ms, LATEST_MS),
-            _text(envelope.task_args),
-            _text(envelope.task_kwargs),
-            envelope.task_tries,
-            *record.where,
-            record.offset,
-        )
+    def _outcomes(
+        self,
+        db: sqlite3.Connection,
+        records: Iterable[Record],
+        sources: Mapping[str, Source],
+        epochs: dict[TopicPartition, int],
+    ) -> Iterator[tuple[str, tuple[object, ...]]]:
+        """The statement and the row of each outcome that counts."""
+        for record in records:
+            source, where = sources[record.topic], record.where
+            if HEADER_MARKER in record.headers:
+                epochs[where] = max(_epoch_of_marker(record), epochs.get(where, 0))
+                continue
+            try:
+                outcome = decode_outcome(record.value)
+            except Undecodable:
+                _count(db, source.queue, "undecodable")
+                continue
+            epoch = _epoch(outcome.fence)
+            if epoch >= epochs.get(where, 0):  # else its worker missed the new life (R4)
+                yield (
+                    _FINAL if outcome.state in FINAL else _RETRY,
+                    self._outcome_row(db, source, record, outcome, epoch),
+                )
 
     def _outcome_row(
-        self, db: sqlite3.Connection, source: Source, record: Record, outcome: OutcomeRecord
+        self, db: sqlite3.Connection, source: Source, record: Record, outcome: OutcomeRecord, epoch: int
     ) -> tuple[object, ...]:
+        final = outcome.state in FINAL
         return (
             outcome.task_id,
             self._kind(db, source.queue, outcome.task_type),
-            outcome.state if outcome.state in FINAL else State.QUEUED,
+            outcome.state if final or outcome.state is State.SCHEDULED else State.QUEUED,
             min(max(outcome.queued_at_ms, 0) or record.timestamp_ms, LATEST_MS),
             _int64(outcome.attempts),
             outcome.worker,
             _text(outcome.result) if outcome.state is State.SUCCESS else None,
             outcome.error_log,
             _moment(outcome.started_at_ms),
-            _moment(outcome.finished_at_ms),
+            _moment(outcome.finished_at_ms) if final else None,
             outcome.topic or source.tasks_topic,
             _int64(outcome.partition),
             _int64(outcome.offset),
+            _int64(outcome.generation),
+            _moment(outcome.not_before_ms) or None,
+            epoch,
         )
 
     def _kind(self, db: sqlite3.Connection, queue: str, task_type: str) -> int:
@@ -301,3 +368,15 @@ def _int64(number: int) -> int:
 
 def _moment(at_ms: int | None) -> int | None:
     return None if at_ms is None else max(0, min(at_ms, LATEST_MS))
+
+
+def _epoch(fence: str) -> int:
+    """The life of the ledger that a fence is of; 0 where it is no fence."""
+    epoch = fence.partition(".")[0]
+    return int(epoch) if epoch.isdecimal() and len(epoch) < 19 else 0
+
+
+def _epoch_of_marker(record: Record) -> int:
+    """The life that begins at a marker: the offset of its record in partition 0, which the others name."""
+    named = record.headers[HEADER_MARKER].decode("utf-8", "replace")
+    return _epoch(named) or (record.offset if record.partition == 0 else 0)

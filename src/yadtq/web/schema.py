@@ -7,7 +7,7 @@ So a filter costs the same with ten rows and with a million, however rare what i
 of them: each further one would cost a tenth of the indexing rate.
 """
 
-VERSION = 1  # raise it with any change here: files of another version are rebuilt from Kafka
+VERSION = 2  # raise it with any change here: files of another version are rebuilt from Kafka
 
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -18,7 +18,10 @@ SCHEMA = (
         UNIQUE (queue, task_type))""",
     """CREATE TABLE counts (kind INTEGER, status TEXT, tasks INTEGER NOT NULL,
         PRIMARY KEY (kind, status)) WITHOUT ROWID""",
-    # what: 'dead' (records in the dead-letter topic) or 'undecodable' (bytes that are no envelope or outcome)
+    # the newest life of the ledger whose marker stands before `next`
+    """CREATE TABLE epochs (topic TEXT, partition INTEGER, epoch INTEGER NOT NULL,
+        PRIMARY KEY (topic, partition)) WITHOUT ROWID""",
+    # what: 'dead' (dead letters) or 'undecodable' (bytes that are no envelope or outcome)
     """CREATE TABLE oddities (queue TEXT, what TEXT, records INTEGER NOT NULL,
         PRIMARY KEY (queue, what)) WITHOUT ROWID""",
     """CREATE TABLE tasks (
@@ -37,7 +40,12 @@ SCHEMA = (
         finished_at_ms INTEGER,
         topic TEXT NOT NULL,
         partition INTEGER NOT NULL,
-        offset INTEGER NOT NULL)""",
+        offset INTEGER NOT NULL,
+        generation INTEGER NOT NULL DEFAULT 0,
+        epoch INTEGER NOT NULL DEFAULT 0,
+        not_before_ms INTEGER,
+        replay_of TEXT)""",
+    "CREATE INDEX replays ON tasks (replay_of) WHERE replay_of IS NOT NULL",
     "CREATE INDEX listed ON tasks (kind, status, queued_at_ms, task_id)",
     "CREATE INDEX waiting ON tasks (topic, partition, offset) WHERE status = 'QUEUED'",
     """CREATE TRIGGER counted AFTER INSERT ON tasks BEGIN

@@ -25,6 +25,7 @@ ROUNDS = 5  # a page of QUEUED is filled up so many times when its tasks turn ou
 CATCH_UP_S = 2.0
 MANY_BEHIND = 1_000
 EVERYTHING = Filter()
+WAITING = (State.SCHEDULED, State.QUEUED)  # what failed before shows why
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,10 @@ class View:
             return _from_ledger(record, self._layout) if record else None
         return _laid_over(row, record)
 
+    async def replays(self, task_id: str) -> list[str]:
+        """Return the tasks that this one was replayed as, the newest first."""
+        return await asyncio.to_thread(self._listing.replays, task_id)
+
     async def _catch_up(self, record: TaskRecord) -> None:
         deadline = time.monotonic() + CATCH_UP_S
         self._indexer.look_for(record.topic)
@@ -144,7 +149,7 @@ class View:
             await self._changes.wait(seen, left_s)
 
     async def counts(self) -> list[Count]:
-        """Return the read model's counts: a task is QUEUED in there until it has an outcome."""
+        """Return the read model's counts: a task is QUEUED or SCHEDULED in there until it has an outcome."""
         return await asyncio.to_thread(self._listing.counts)
 
     async def overview(self) -> tuple[dict[str, int | None], list[Row]]:
@@ -241,7 +246,7 @@ def _laid_over(row: Row, record: TaskRecord | None) -> Row:
         started_at_ms=record.started_at_ms,
         finished_at_ms=record.finished_at_ms if record.final else None,
         result=_text(record.result) if record.final else None,
-        error_log=record.error_log if record.final or record.shown is State.QUEUED else None,
+        error_log=record.error_log if record.final or record.shown in WAITING else None,
     )
 
 
