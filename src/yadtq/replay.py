@@ -179,7 +179,7 @@ class Replayer:
             )
         if raw and letter.sha256 and not letter.data:
             raise NotReplayable(f"dead letter {letter.letter_id} cannot be replayed raw: {letter.problem}")
-        key = letter.headers.get(HEADER_KEY) if letter.task_id and not letter.sha256 else letter.key
+        key = _key(letter)
         # Without its key it goes where it came from, so that it keeps its place among those of its key.
         where = letter.source.partition if letter.source and letter.source.topic == topics.tasks else -1
         partition = where if key is None and 0 <= where < self._counts[topics.tasks] else None
@@ -290,6 +290,13 @@ def _new(letter: Letter, edit: Edit, again: bool) -> Envelope:
     if problem:
         raise NotReplayable(f"dead letter {letter.letter_id} cannot be replayed so: {problem}")
     return envelope
+
+
+def _key(letter: Letter) -> bytes | None:
+    """The ordering key. The key of a dead letter itself is the task's id, where it has one."""
+    if letter.task_id and not (letter.sha256 and letter.data):  # else it is as it lies in the queue
+        return letter.headers.get(HEADER_KEY)
+    return letter.key
 
 
 def _id_of(letter: Letter, edit: Edit, again: bool) -> str:

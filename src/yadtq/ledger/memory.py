@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import RUN_TTL_S
+from yadtq.ledger.announcements import Announcements, Ear
 from yadtq.ledger.protocol import (
     FORGET_MS,
     MAX_TAKEOVERS,
@@ -23,6 +24,8 @@ from yadtq.ledger.protocol import (
     Claim,
     Elsewhere,
     NewTask,
+    OnHeard,
+    OnIds,
     Over,
     Pulse,
     Refusal,
@@ -104,6 +107,8 @@ class MemoryLedger:
         self._workers: dict[str, _Worker] = {}
         self._runs: dict[str, _Run] = {}
         self._runs_expire_at_ms = 0
+        self._announcements = Announcements()
+        self._final: list[str] = []  # to be announced when the move is over
 
     def wipe(self) -> None:
         """Forget everything, as a Redis that lost its disk."""
@@ -133,10 +138,15 @@ class MemoryLedger:
     @contextmanager
     def _move(self) -> Iterator[int]:
         """One atomic move; gives the time."""
-        with self._lock:
-            if self.down:
-                raise LedgerUnavailable("the memory ledger is down")
-            yield self._clock.now_ms()
+        try:
+            with self._lock:
+                if self.down:
+                    raise LedgerUnavailable("the memory ledger is down")
+                yield self._clock.now_ms()
+        finally:
+            final, self._final = self._final, []
+            if final:
+                self._announcements.tell(final)
 
     def open(self, topic: str) -> None:
         with self._move() as now:
@@ -151,6 +161,9 @@ class MemoryLedger:
                     if new.not_before_ms:
                         record = replace(record, status=State.SCHEDULED, not_before_ms=new.not_before_ms)
                     self._tasks[new.task_id] = _Task(record)
+
+    def listen(self, on_ids: OnIds, on_heard: OnHeard) -> Ear:
+        return self._announcements.listen(on_ids, on_heard)
 
     def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
         with self._move() as now:
@@ -200,6 +213,7 @@ class MemoryLedger:
         if task.record.status not in FINAL:
             return False
         task.set(sealed=True)
+        self._final.append(seal.task_id)
         task.expires_at_ms = now + self._ttl_ms  # R1: only sealed records expire
         return True
 

@@ -4,7 +4,7 @@ One invariant: every method is one atomic move, safe to send again when its answ
 clock. Everything raises LedgerUnavailable where the store does not answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -232,6 +232,17 @@ class NewTask:
     not_before_ms: int = 0  # it waits for a time: SCHEDULED
 
 
+OnIds = Callable[[Sequence[str]], None]
+OnHeard = Callable[[bool], None]
+
+
+class Listening(Protocol):
+    """An ear for announcements."""
+
+    def close(self) -> None:
+        """Tell nothing more; return at once."""
+
+
 class Ledger(Protocol):
     """The store of claims and outcomes. Thread-safe."""
 
@@ -246,6 +257,15 @@ class Ledger(Protocol):
 
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         """Return the records of these tasks; None where there is none."""
+
+    def listen(self, on_ids: OnIds, on_heard: OnHeard) -> Listening:
+        """Tell which tasks become final, as it happens, on a thread of the ledger's own.
+
+        Args:
+            on_ids: Told the ids of tasks; asked for now, their records are final.
+            on_heard: Told True when ends are announced from now on, and False when they may be no more. What became
+                final before a True was not announced.
+        """
 
     def beat(self, beat: Beat) -> Pulse:
         """Write a heartbeat, if it may be written."""

@@ -4,6 +4,8 @@ One invariant: every write is a script that may run twice with the same effect, 
 script has run. So nothing here retries by itself: whoever asks decides, and asks again with the same token or fence.
 """
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -24,6 +26,8 @@ from yadtq.ledger.protocol import (
     Batch,
     Beat,
     NewTask,
+    OnHeard,
+    OnIds,
     Pulse,
     Refusal,
     RunRecord,
@@ -33,6 +37,8 @@ from yadtq.ledger.protocol import (
 
 T = TypeVar("T")
 ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a lease is left to try again
+LISTEN_S = 0.5  # how long an ear that is closed may listen on
+DEAF_S = 1.0  # before it tries again
 NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run"}
 # These may write when Redis is full: without its beat every worker would turn DEAD, without its seal no record would
 # ever expire and make room. What brings new data (exchange, queued) is refused.
@@ -49,14 +55,8 @@ class RedisLedger:
         self._layout = layout
         self._task_key = layout.task("")
         self._ttl_s = record_ttl_s
-        self._client = redis.Redis.from_url(
-            url,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-            client_name="yadtq",
-            protocol=2,
-        )
+        self._url = url
+        self._client = _client(url)
         self._sources = {name: _source(name) for name in NAMES}
         self._shas: dict[str, str] = {}
 
@@ -99,6 +99,9 @@ class RedisLedger:
                 return pipe.execute()
 
         return [wire.record_of(_text(found)) if found else None for found in self._ask(move)] if task_ids else []
+
+    def listen(self, on_ids: OnIds, on_heard: OnHeard) -> "Ear":
+        return Ear(_client(self._url), self._layout.sealed, on_ids, on_heard)
 
     def beat(self, beat: Beat) -> Pulse:
         facts = {
@@ -172,7 +175,65 @@ class RedisLedger:
             ) from (error)
 
 
+class Ear:
+    """Listens to the channel of announcements on a thread and a connection of its own, and comes back by itself."""
+
+    def __init__(self, client: "redis.Redis", channel: str, on_ids: OnIds, on_heard: OnHeard) -> None:
+        self._client = client
+        self._channel = channel
+        self._on_ids = on_ids
+        self._on_heard = on_heard
+        self._closing = threading.Event()
+        threading.Thread(target=self._run, name="yadtq-ear", daemon=True).start()
+
+    def close(self) -> None:
+        self._closing.set()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._hear()
+            except (RedisError, OSError):
+                if not self._closing.is_set():
+                    self._on_heard(False)  # it is told again, and asked for: whoever waits does it the slow way
+                    self._closing.wait(DEAF_S)
+        self._client.close()
+
+    def _hear(self) -> None:
+        with self._client.pubsub() as channel:  # type: ignore[no-untyped-call]
+            channel.subscribe(self._channel)
+            heard_mono = time.monotonic()
+            while not self._closing.is_set():
+                message = channel.get_message(timeout=LISTEN_S)
+                if message is not None:
+                    heard_mono = time.monotonic()
+                    self._tell(message)
+                elif time.monotonic() - heard_mono > ANSWER_S:
+                    raise ConnectionError("no answer to a ping")  # the other end is gone, and nothing says so
+                else:
+                    channel.ping()
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        if self._closing.is_set():
+            return
+        if message["type"] == "subscribe":
+            self._on_heard(True)
+        elif message["type"] == "message":
+            self._on_ids(message["data"].decode().split("\n"))
+
+
 Call = tuple[str, list[str], list[Any]]
+
+
+def _client(url: str) -> "redis.Redis":
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=ANSWER_S,
+        socket_connect_timeout=ANSWER_S,
+        retry=Retry(NoBackoff(), 0),
+        client_name="yadtq",
+        protocol=2,
+    )
 
 
 def _source(name: str) -> str:
