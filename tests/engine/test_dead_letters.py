@@ -198,6 +198,15 @@ def test_a_replay_goes_back_to_its_partition_or_by_its_key(desk: Desk) -> None:
     desk.replay("t3")  # the topic has no such partition any more
 
 
+def test_the_ordering_key_of_a_task_that_failed_is_kept(desk: Desk) -> None:
+    player = desk.stage.player()
+    envelope = Envelope(task_id="t1", task_type="add", task_args=msgspec.Raw(b"[1]"), max_attempts=1)
+    desk.stage.broker.append(Message("q", encode(envelope), b"customer-7", 1))
+    player.work(ending=Ending.RAISED)
+    desk.replay("t1")
+    assert desk.stage.lying_in("q")[-1].key == b"customer-7"
+
+
 def test_what_was_too_large_to_copy_is_read_from_its_source(desk: Desk) -> None:
     value = encode(Envelope(task_id="big", task_type="add", task_args=msgspec.Raw(b'["%s"]' % (b"x" * 5_000))))
     desk.stage.broker.append(Message("q", value, b"k", partition=1))

@@ -67,7 +67,7 @@ def test_what_is_submitted_is_seen_to_its_end(app: App, tmp_path: Path) -> None:
         def queue() -> dict[str, object]:
             return dict(client.get("/api/v1/queues").json()["items"][0])
 
-        counts = {"QUEUED": 0, "PROCESSING": 0, "SUCCESS": 19, "FAILED": 1}
+        counts = {"SCHEDULED": 0, "QUEUED": 0, "PROCESSING": 0, "SUCCESS": 19, "FAILED": 1}
         eventually(lambda: (queue()["counts"], queue()["lag"]) == (counts, 0), timeout_s=15)
         (worker,) = client.get("/api/v1/workers").json()["items"]
         assert (worker["name"], worker["status"], worker["partitions"]) == ("w1", "ALIVE", [0, 1, 2])
