@@ -217,6 +217,12 @@ def test_bytes_that_are_no_envelope_are_counted_and_are_no_task(model: ReadModel
     assert Listing(model).oddities() == {("q", "undecodable"): 2, ("q", "dead"): 1}
 
 
+def test_the_note_of_a_replay_is_no_dead_letter(model: ReadModel) -> None:
+    letter = Record("q.dlq", 0, 0, b"x", headers={"yadtq-reason": b"boom", "yadtq-replayed": b"of a header of its own"})
+    model.apply([letter, Record("q.dlq", 0, 1, b"", headers={"yadtq-replayed": b"t"})], SOURCES)
+    assert Listing(model).oddities() == {("q", "dead"): 1}
+
+
 def test_records_that_are_read_again_change_nothing_wherever_the_process_died(tmp_path: Path) -> None:
     records = [envelope(0), envelope(1), Record("q", 0, 2, b"no"), outcome(0), outcome(1), Record("q.dlq", 0, 0, b"no")]
     once = ReadModel(tmp_path / "once.sqlite")
