@@ -1,15 +1,15 @@
 """What a runner is given and what it gives back.
 
 One invariant: an attempt names everything its run needs, so a runner asks nobody, and an outcome names its attempt by
-number alone. Both are plain values; they can cross a pipe.
+number alone. Both are plain values; they can cross a pipe. Structs, because they are made for every task.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+
+class Attempt(Struct, frozen=True, gc=False):
     """One run of user code, claimed and fenced."""
 
     number: int  # unique within the life of one worker
@@ -36,8 +36,7 @@ class Ending(StrEnum):
     TIMED_OUT = "timed out"  # it ran longer than its time limit, and its process was killed
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one attempt."""
 
     number: int
@@ -49,15 +48,13 @@ class Outcome:
     after_s: float | None = None  # the wait before the next run, where the task or its policy names one
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True, gc=False):
     """User code of this attempt is about to start."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recalled:
+class Recalled(Struct, frozen=True, gc=False):
     """This attempt had not started and will not: the answer to a recall."""
 
     number: int

@@ -11,6 +11,8 @@ from yadtq.errors import YadtqError
 from yadtq.states import State
 
 VERSION = 1
+MOST = 2**31
+MOST_MS = 2**53  # further than every store can count
 
 
 class Undecodable(YadtqError):
@@ -104,11 +106,9 @@ def problem_of(envelope: Envelope) -> str | None:
         return "task_kwargs is not a JSON object"
     if not envelope.task_type:
         return "task_type is empty"
-    times = (envelope.queued_at_ms, envelope.not_before_ms)
-    if min(envelope.task_tries, envelope.generation, *times) < 0 or envelope.max_attempts < 1:
-        return "task_tries, generation, queued_at_ms and not_before_ms are at least 0 and max_attempts at least 1"
-    if max(envelope.task_tries, envelope.generation, envelope.max_attempts) > 2**31:
-        return "task_tries, generation and max_attempts are at most 2147483648"
-    if max(times) > 2**53:
-        return "queued_at_ms and not_before_ms are at most 9007199254740992"  # further than every store can count
+    counts = 0 <= envelope.task_tries <= MOST and 0 <= envelope.generation <= MOST
+    if not (counts and 1 <= envelope.max_attempts <= MOST):
+        return f"task_tries and generation are from 0 to {MOST} and max_attempts from 1"
+    if not (0 <= envelope.queued_at_ms <= MOST_MS and 0 <= envelope.not_before_ms <= MOST_MS):
+        return f"queued_at_ms and not_before_ms are from 0 to {MOST_MS}"
     return id_problem(envelope.task_id)

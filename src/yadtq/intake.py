@@ -18,7 +18,14 @@ from yadtq.telemetry import Event, Telemetry
 
 POLL_S = 0.05
 POLL_MOST = 500
-WINDOW = 1_000  # unfinished records of a partition in memory; above it the partition is paused, below half resumed
+WINDOW = 2_000  # unfinished records of a partition in memory; above it the partition is paused, below half resumed
+HOST_MOST = (
+    4_000  # unfinished records in memory, of all partitions; above it they come one by one, below half again many
+)
+HOST_BYTES = 64 * 1024 * 1024  # the same in bytes
+SLOW_S = (
+    0.5  # a full host that is not half empty by then is slow: partitions that hold more than their share are paused
+)
 DOUBT_MS = 300_000  # clocks of submitters may be so far behind
 
 _numbers = itertools.count(1)
@@ -35,10 +42,11 @@ class Assignment:
         self.closed = 0  # completions since the last commit
         self.offset = position.offset  # what is committed
         # R5: without a commit nobody knows what has ended; only what came after the assignment certainly has not.
-        fresh = not position.offset and not position.metadata
-        self._doubted_before_ms = now_ms + DOUBT_MS if fresh else 0
+        self._doubted_before_ms = 0 if position.committed else now_ms + DOUBT_MS
         self._tracker = Tracker(position.metadata, position.offset)
-        self._times_ms: dict[int, int] = {}  # of what is unfinished
+        self._held: dict[int, tuple[int, int]] = {}  # of what is unfinished: time in epoch ms, bytes
+        self.unfinished = 0
+        self.unfinished_bytes = 0
         self._lock = threading.Lock()
 
     def open(self, records: Sequence[Record]) -> list[Record]:
@@ -46,7 +54,10 @@ class Assignment:
         with self._lock:
             fresh = [record for record in records if self._tracker.open(record.offset)]
             for record in fresh:
-                self._times_ms[record.offset] = record.timestamp_ms
+                size = len(record.value)
+                self._held[record.offset] = (record.timestamp_ms, size)
+                self.unfinished_bytes += size
+            self.unfinished += len(fresh)
         return fresh
 
     def close(self, offset: int) -> None:
@@ -54,7 +65,8 @@ class Assignment:
         with self._lock:
             if not self.gone:
                 self._tracker.close(offset)
-                self._times_ms.pop(offset, None)
+                self.unfinished_bytes -= self._held.pop(offset)[1]
+                self.unfinished -= 1
                 self.closed += 1
 
     def doubts(self, record: Record) -> bool:
@@ -66,7 +78,7 @@ class Assignment:
         """Offset and time, in epoch ms, of the oldest unfinished record; None where there is none."""
         with self._lock:
             head = self._tracker.head
-            return None if head is None else (head, self._times_ms.get(head, 0))
+            return None if head is None else (head, self._held[head][0])
 
     def committable(self) -> Position | None:
         with self._lock:
@@ -125,6 +137,7 @@ class Intake(Service):
         self._on_gone = on_gone
         self._on_records = on_records
         self._commit_mono = 0.0
+        self._full_mono: float | None = None  # since when the host has been full
 
     def run(self) -> None:
         consumer = self._broker.consumer(
@@ -145,7 +158,8 @@ class Intake(Service):
         self.turns += 1
         self._consumer = consumer
         try:
-            records = consumer.poll(POLL_S, POLL_MOST)
+            # A poll serves the group's callbacks only if it asks for something: one by one is as little as can be.
+            records = consumer.poll(POLL_S, POLL_MOST if self._full_mono is None else 1)
         except BrokerUnavailable as error:
             self._telemetry.failed("Kafka", error)
             self.stopping.wait(POLL_S)
@@ -154,6 +168,8 @@ class Intake(Service):
             self._take(records)
         self._pace(consumer)
         self._commit_due(consumer)
+        if self._full_mono is not None:
+            self.stopping.wait(POLL_S / 5)
 
     def _take(self, records: Sequence[Record]) -> None:
         of_partitions: dict[int, list[Record]] = {}
@@ -167,12 +183,25 @@ class Intake(Service):
         self._on_records(opened)
 
     def _pace(self, consumer: Consumer) -> None:
-        """Pausing throws away what the client has fetched ahead, so it is done rarely and with hysteresis."""
-        for assignment in self.assignments.values():
-            if not assignment.paused and assignment.full:
+        """Take in less while the host is full; pause what is full for long.
+
+        Pausing throws away what the client has fetched ahead, and a resume waits for the next fetch: a backlog of quick
+        tasks, which is full at every moment, must not be paused, or the engine starves between two fetches.
+        """
+        everything = self.assignments.values()
+        held, now = sum(at.unfinished for at in everything), self._clock.mono_s()
+        large = sum(at.unfinished_bytes for at in everything)
+        if self._full_mono is None and (held >= HOST_MOST or large >= HOST_BYTES):
+            self._full_mono = now
+        elif held <= HOST_MOST // 2 and large <= HOST_BYTES // 2:
+            self._full_mono = None
+        slow = self._full_mono is not None and now - self._full_mono > SLOW_S
+        for assignment in everything:
+            full = assignment.full or (slow and assignment.unfinished > HOST_MOST // len(self.assignments))
+            if not assignment.paused and full:
                 assignment.paused = True
                 consumer.pause([assignment.where])
-            elif assignment.paused and assignment.half_empty:
+            elif assignment.paused and not full and assignment.half_empty:
                 assignment.paused = False
                 consumer.resume([assignment.where])
 

@@ -70,16 +70,18 @@ class Telemetry:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._listeners: list[tuple[Listener, Container[str]]] = []
+        self._wanted: set[str] = set()
         self._lock = threading.Lock()
         self._failing: dict[str, float] = {}  # store -> when that was told last
 
     def listen(self, listener: Listener, kinds: Container[str] = EVENTS) -> None:
         """Tell a listener of these kinds of events."""
         self._listeners.append((listener, kinds))
+        self._wanted |= {kind for kind in EVENTS if kind in kinds}
 
     def wanted(self, kind: str) -> bool:
         """Whether anybody listens to this kind; where nobody does, what happens to every task is only counted."""
-        return any(kind in kinds for _, kinds in self._listeners)
+        return kind in self._wanted
 
     def tell(self, event: Event) -> None:
         """Tell an event of the table."""

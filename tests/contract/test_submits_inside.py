@@ -3,10 +3,10 @@
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from runner_app import app, lines
 from runner_bench import LIMIT_BYTES, Bench, staged
 

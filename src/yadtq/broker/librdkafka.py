@@ -29,6 +29,7 @@ READER: dict[str, Any] = {
     "auto.offset.reset": "earliest",  # never latest: tasks sent before the first worker would be skipped
     "fetch.wait.max.ms": 50,
     "fetch.queue.backoff.ms": 10,
+    "max.partition.fetch.bytes": 128 * 1024,  # so that no partition comes with thousands of records before the others
 }
 MEMBER: dict[str, Any] = {
     **READER,

@@ -70,7 +70,7 @@ def worker(
 ) -> None:
     """Run the tasks of an app until Ctrl+C, which finishes what runs first; twice leaves at once."""
     from yadtq.settings import WorkerSettings
-    from yadtq.telemetry import Telemetry
+    from yadtq.telemetry import EVENTS, Telemetry
     from yadtq.worker import Worker, drain_on_signals
 
     sizes = Sizes(runners, concurrency, max_tasks, max_memory_mb, solo or os.cpu_count() or 1)
@@ -80,7 +80,7 @@ def worker(
     app = load_app(target, kafka, redis)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
     telemetry = Telemetry()
-    telemetry.listen(lambda event: show(event, verbose))
+    telemetry.listen(show, EVENTS if verbose else SHOWN)
     settings = WorkerSettings(
         name,
         concurrency=concurrency,
@@ -109,11 +109,10 @@ def worker(
     log.info("%s has left: %s", name, dict(telemetry.counts))
 
 
-def show(event: "Event", verbose: bool) -> None:
-    """Log an event: all of them with `verbose`, else those that an operator wants to see."""
-    if verbose or event.kind in SHOWN:
-        where = f" partition {event.partition}" if event.partition >= 0 else ""
-        log.info("%s%s %s %s", event.kind, where, event.task_id, event.detail)
+def show(event: "Event") -> None:
+    """Log an event."""
+    where = f" partition {event.partition}" if event.partition >= 0 else ""
+    log.info("%s%s %s %s", event.kind, where, event.task_id, event.detail)
 
 
 @dataclass(frozen=True)

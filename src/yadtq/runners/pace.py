@@ -4,27 +4,41 @@ One invariant: where nothing has finished lately, nothing is given beyond the sl
 that grow by themselves, and slow ones are never claimed before they can start.
 """
 
-AHEAD_S = 0.02  # what a runner finishes in this time covers the way to the worker and back
+AHEAD_S = 0.05  # what a runner finishes in this time covers the way to the worker, Redis and back
 AHEAD_MOST = 500
 STALE_S = 0.1
 WINDOW_S = 0.01
 
 
 class Pace:
-    """Counts what finishes, by windows."""
+    """Counts what finishes while there is something to do, by windows.
 
-    def __init__(self, now_mono: float) -> None:
-        self._rate = 0.0  # per second, of the last whole window
+    Time without work does not count: a runner that waits for its worker would look slow, would be given less, and would
+    wait all the more.
+    """
+
+    def __init__(self) -> None:
+        self._rate = 0.0  # per busy second, of the last whole window
         self._count = 0
-        self._from_mono = now_mono
+        self._busy_s = 0.0
+        self._since_mono: float | None = None  # busy from here on, as far as it is not in `_busy_s`
         self.last_mono = float("-inf")
 
-    def finished(self, count: int, now_mono: float) -> None:
+    def given(self, now_mono: float) -> None:
+        """Something was given."""
+        if self._since_mono is None:
+            self._since_mono = now_mono
+
+    def finished(self, count: int, now_mono: float, *, idle: bool) -> None:
+        """Something finished. idle: nothing that was given is left."""
         self._count += count
         self.last_mono = now_mono
-        if (elapsed_s := now_mono - self._from_mono) >= WINDOW_S:
-            self._rate = self._count / elapsed_s
-            self._count, self._from_mono = 0, now_mono
+        if self._since_mono is not None:
+            self._busy_s += now_mono - self._since_mono
+        self._since_mono = None if idle else now_mono
+        if self._busy_s >= WINDOW_S:
+            self._rate = self._count / self._busy_s
+            self._count, self._busy_s = 0, 0.0
 
     def ahead(self, now_mono: float) -> int:
         if now_mono - self.last_mono > STALE_S:

@@ -78,7 +78,7 @@ class RunnerProcess:
         self._silence = 0
         self._slots = slots
         self._ahead_most = ahead_most
-        self._pace = Pace(now_mono)
+        self._pace = Pace()
         self._free = list(range(seats))
         self._held_bytes = 0
         self._unsent: deque[frames.Job] = deque()
@@ -127,6 +127,7 @@ class RunnerProcess:
 
     def give(self, attempt: Attempt, now_mono: float) -> None:
         flight = Flight(attempt, self._free.pop(), now_mono)
+        self._pace.given(now_mono)
         self.seats.clear(flight.seat)
         self.flights[attempt.number] = flight
         self._held_bytes += flight.size_bytes
@@ -157,7 +158,7 @@ class RunnerProcess:
 
     def counted(self, count: int, now_mono: float) -> None:
         self.finished += count
-        self._pace.finished(count, now_mono)
+        self._pace.finished(count, now_mono, idle=not self.flights)
 
     def idle_s(self, now_mono: float) -> float:
         """How long ago it finished something, or was started."""
