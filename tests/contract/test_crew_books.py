@@ -54,6 +54,7 @@ class FakeProcess:
         self.waiting: dict[int, frames.Job] = {}
         self.running: dict[int, frames.Job] = {}
         self.unsaid: list[frames.Done] = []
+        self.returned: set[int] = set()
         self._on_end: Callable[[], None] = lambda: None
         self._stream = opening.stream.dup()
         self._stream.setblocking(False)
@@ -88,7 +89,9 @@ class FakeProcess:
             case frames.Jobs(jobs):
                 self.waiting |= {job.number: job for job in jobs}
             case frames.Recall(numbers):
-                self._say(frames.Returned([n for n in numbers if self.waiting.pop(n, None) is not None]))
+                back = [n for n in numbers if self.waiting.pop(n, None) is not None]
+                self.returned |= set(back)
+                self._say(frames.Returned(back))
             case frames.Ping():
                 self._say(frames.Pong())
 
@@ -131,6 +134,9 @@ class Books(RuleBasedStateMachine):
         self.said: set[int] = set()  # a child has sent the outcome
         self.died: set[int] = set()  # in the middle of user code
         self.begun: set[int] = set()  # Started was told
+        self.entered: set[int] = set()  # user code was called
+        self.back: set[int] = set()  # asked back, and a child has given it back
+        self.over: list[int] = []  # answered; the engine may give them again under the same numbers
         self.crew = Crew("app", self.plan, self.spawn, self.told, lambda _kind, _text: None, Submits(None).put)
 
     def spawn(self, opening: Opening) -> FakeProcess:
@@ -147,6 +153,7 @@ class Books(RuleBasedStateMachine):
         match event:
             case Started():
                 assert number not in self.begun, "its start was told before"
+                assert number in self.entered, "it has not started"
                 self.begun.add(number)
                 return
             case Recalled():
@@ -161,8 +168,8 @@ class Books(RuleBasedStateMachine):
                 raise AssertionError(f"{event} cannot be")
         if not isinstance(event, Recalled):
             assert number in self.begun, "its start was not told"
-        self.open.discard(number)
-        for facts in (self.wanted, self.said, self.died, self.begun):
+        self.over.append(number)
+        for facts in (self.open, self.wanted, self.said, self.died, self.begun, self.entered, self.back):
             facts.discard(number)
 
     @property
@@ -177,9 +184,10 @@ class Books(RuleBasedStateMachine):
     def first(self) -> None:
         self.crew.turn(0)
 
-    @rule(count=st.integers(1, 8))
-    def give(self, count: int) -> None:
-        numbers = range(self.serial, self.serial + count)
+    @rule(count=st.integers(1, 8), again=st.integers(1, 2))
+    def give(self, count: int, again: int) -> None:
+        old, self.over = self.over[-again:], self.over[: -again or None]
+        numbers = [*reversed(old), *range(self.serial, self.serial + count)]
         self.serial += count
         self.open |= set(numbers)
         self.crew.start([Attempt(n, f"t{n}", "any", b"[]", b"{}", 1, "1.1") for n in numbers])
@@ -207,23 +215,16 @@ class Books(RuleBasedStateMachine):
         self.crew.replace()
 
     @rule(at=st.integers(0, 9))
-    def greet(self, at: int) -> None:
-        if (child := self.pick(at, lambda child: not child.ready)) is not None:
-            child.hello()
-
-    @rule(at=st.integers(0, 9))
     def read(self, at: int) -> None:
-        if (child := self.pick(at, lambda child: child.ready)) is not None:
-            child.read()
+        if (child := self.pick(at, lambda _: True)) is not None:
+            self.get_ready(child)
 
     @rule(at=st.integers(0, 9))
     def begin(self, at: int) -> None:
-        if (child := self.pick(at, lambda child: child.waiting and len(child.running) < child.slots)) is not None:
-            job = child.start()
-            assert job.number in self.open, "it was answered before"
-            assert job.number not in self.said, "its outcome is on its way"
-            others = [other for other in self.living if other is not child and other.holds(job.number)]
-            assert not others, "another child has it too"
+        if (child := self.pick(at, lambda _: True)) is not None:
+            self.get_ready(child)
+            if child.alive and child.waiting and len(child.running) < child.slots:
+                self.enter(child)
 
     @rule(at=st.integers(0, 9))
     def end(self, at: int) -> None:
@@ -236,18 +237,32 @@ class Books(RuleBasedStateMachine):
         if (child := self.pick(at, lambda _: True)) is not None:
             self.get_ready(child)
             while child.alive and child.waiting and len(child.running) < child.slots:
-                assert child.start().number not in self.said, "its outcome is on its way"
+                self.enter(child)
                 child.end()
+
+    @rule()
+    def go_on_all(self) -> None:
+        for child in self.living:
+            self.go_on(child)
+        self.crew.turn(0)
 
     @rule(at=st.integers(0, 9))
     def say(self, at: int) -> None:
         if (child := self.pick(at, lambda child: child.unsaid)) is not None:
             self.said |= set(child.say())
 
-    @precondition(lambda self: len(self.children) < 40)
-    @rule(at=st.integers(0, 9))
-    def die(self, at: int) -> None:
+    @precondition(lambda self: len(self.children) < 60)
+    @rule(at=st.integers(0, 9), ends=st.integers(0, 2), starts=st.integers(0, 2))
+    def die(self, at: int, ends: int, starts: int) -> None:
+        """A child starts some more, ends some without a word, and dies in the middle of the rest."""
         if (child := self.pick(at, lambda _: True)) is not None:
+            self.get_ready(child)
+            while child.alive and child.waiting and len(child.running) < child.slots and starts:
+                self.enter(child)
+                starts -= 1
+            while child.alive and child.running and ends:
+                child.end()
+                ends -= 1
             self.died |= set(child.running)
             self.begun -= {done.number for done in child.unsaid}  # they run again, and start again
             child.kill()
@@ -265,9 +280,7 @@ class Books(RuleBasedStateMachine):
             for _ in range(300):
                 if not self.open:
                     break
-                for child in self.living:
-                    self.go_on(child)
-                self.crew.turn(0)
+                self.go_on_all()
             assert not self.open, "never answered"
         finally:
             for child in self.living:
@@ -276,13 +289,27 @@ class Books(RuleBasedStateMachine):
     def get_ready(self, child: FakeProcess) -> None:
         if not child.ready:
             child.hello()
+        self.read_all(child)
+
+    def read_all(self, child: FakeProcess) -> None:
         child.read()
+        self.back |= child.returned & self.wanted
+        child.returned.clear()
+
+    def enter(self, child: FakeProcess) -> None:
+        number = child.start().number
+        assert number in self.open, "it was answered before"
+        assert number not in self.said, "its outcome is on its way"
+        assert number not in self.back, "it was given back to who had asked for it"
+        others = [other for other in self.living if other is not child and other.holds(number)]
+        assert not others, "another child has it too"
+        self.entered.add(number)
 
     def go_on(self, child: FakeProcess) -> None:
         """Do what a child does that is left alone."""
         self.get_ready(child)
         while child.alive and child.waiting and len(child.running) < child.slots:
-            assert child.start().number not in self.said, "its outcome is on its way"
+            self.enter(child)
         while child.alive and child.running:
             child.end()
         if child.alive and child.unsaid:
