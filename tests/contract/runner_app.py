@@ -152,11 +152,12 @@ def with_family(path: str, gate: str) -> None:
 @app.task
 def with_heir(path: str, gate: str) -> None:
     """Leave the group with a fork that holds every descriptor of this process, and wait."""
-    if (heir := os.fork()) == 0:
+    runner = os.getpid()
+    if os.fork() == 0:
         os.setsid()
+        note(path, f"{runner} {os.getpid()}")  # only now: until here the end of the group is its end too
         ctypes.CDLL(None).sleep(600)
         os._exit(0)
-    note(path, f"{os.getpid()} {heir}")
     wait(gate)
 
 
