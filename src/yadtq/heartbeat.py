@@ -89,6 +89,7 @@ class Heartbeat(Service):
 
     def turn(self) -> float:
         """Beat if everything moves; return how long to wait for the next."""
+        self.turns += 1
         seen = [service.turns for service in self._moving]
         if not self._first and any(now == before for now, before in zip(seen, self._seen, strict=True)):
             return AGAIN_S

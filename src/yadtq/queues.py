@@ -86,5 +86,4 @@ class Queues:
 
 
 def _orders(topic: str, workers: list[WorkerRecord]) -> list[str]:
-    found = {str(getattr(worker, "order", "")) for worker in workers if worker.topic == topic}
-    return sorted(found - {""})
+    return sorted({worker.order for worker in workers if worker.topic == topic and worker.order})

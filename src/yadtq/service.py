@@ -59,6 +59,10 @@ class Service:
         return not self._thread.is_alive()
 
     @property
+    def name(self) -> str:
+        return self._thread.name
+
+    @property
     def alive(self) -> bool:
         """Whether the loop was started and has not ended."""
         return self._thread.ident is not None and not self.ended.is_set()

@@ -29,6 +29,7 @@ from yadtq.errors import SettingsError
 
 GroupProtocol = Literal["classic", "consumer"]
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATA_FOLDER = ".yadtq"
 SERVICES_FILE = "services.json"
 TOML_FILE = "yadtq.toml"
@@ -95,6 +96,7 @@ class WorkerSettings:
     commit_s: float = 1.0  # the longest time between two commits of offsets that moved
     commit_after: int = 500  # completions that bring a commit forward
     grace_s: float = 30.0  # how long a drain waits for what runs
+    health: str = ""  # host:port on loopback where it answers how it is; empty: nowhere
     order: Order = "unordered"  # key: one task of an ordering key at a time, in their order; partition: of a partition
 
     def __post_init__(self) -> None:
@@ -104,6 +106,8 @@ class WorkerSettings:
             raise SettingsError(f"concurrency is at least 1, not {self.concurrency}")
         if not 0 < self.beat_s < self.lease_s:
             raise SettingsError(f"the lease ({self.lease_s:g} s) must be longer than the beat ({self.beat_s:g} s)")
+        if self.health:
+            loopback(self.health)
 
 
 def load(
@@ -191,6 +195,24 @@ def redis_url(address: str) -> str:
             "Redis's address is host:port, redis://..., rediss://... or unix://...; in a password / is %2F"
         )
     return url
+
+
+def loopback(address: str) -> tuple[str, int]:
+    """Read a host and port to listen on.
+
+    Raises:
+        SettingsError: It is no such address, or others than this machine would be served.
+    """
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65_536):
+        raise SettingsError(f"an address to listen on is host:port, such as 127.0.0.1:8081, not {address!r}")
+    if host not in LOOPBACK:
+        raise SettingsError(
+            f"only {', '.join(LOOPBACK)} can be listened on, not {host!r}: there are no tokens yet, and everybody who "
+            "can reach it would be answered. To ask from elsewhere, forward the port: ssh -L 8081:127.0.0.1:8081"
+        )
+    return host, int(port)
 
 
 def mask(address: str) -> str:

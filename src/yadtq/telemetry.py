@@ -29,6 +29,7 @@ class Event:
 
 EVENTS = {
     "waiting": "the queue's topic is not there yet; somebody else creates it; detail is its name",
+    "health": "the worker can be asked how it is; detail is where",
     "recovery_bound": "told at the start; detail says after how long Kafka moves a killed worker's partitions",
     "assigned": "the group gave this worker a partition; offset is where it continues",
     "revoked": "a partition moves on; offset is what is committed",
@@ -111,3 +112,9 @@ class Telemetry:
                 was_failing = self._failing.pop(store, None)
             if was_failing is not None:
                 self.tell(Event("available", detail=store))
+
+    @property
+    def silent(self) -> list[str]:
+        """The stores that did not answer when they were asked last."""
+        with self._lock:
+            return sorted(self._failing)

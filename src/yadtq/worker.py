@@ -13,6 +13,7 @@ from collections.abc import Callable
 from yadtq.app import App
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
+from yadtq.health import Health, Parts
 from yadtq.heartbeat import Heartbeat, Identity
 from yadtq.intake import Intake
 from yadtq.publisher import ensure_queue
@@ -73,10 +74,36 @@ class Worker:
 
         Raises:
             Superseded: A newer process runs under this worker's name.
-            SettingsError: Kafka takes no member with this session.
+            SettingsError: Kafka takes no member with this session, or the health endpoint's port cannot be had.
         """
-        if not self._wait_for_queue():
-            return
+        health = self._start_health()
+        try:
+            if self._wait_for_queue():
+                self._serve(health)
+        finally:
+            if health is not None:
+                health.stop()
+                health.join(LEAVE_S)
+        self._raise_failure()
+
+    def _start_health(self) -> Health | None:
+        if not self._settings.health:
+            return None
+        health = Health(
+            self._app.broker,
+            self._app.ledger,
+            self._topics.tasks,
+            self._app.layout.group(self._settings.group),
+            self._settings,
+            self.telemetry,
+            self._clock,
+            leaving=self._leave.is_set,
+        )
+        health.start()
+        self.telemetry.tell(Event("health", detail=health.url))
+        return health
+
+    def _serve(self, health: Health | None) -> None:
         identity = Identity(self._settings.name, self._settings.lease_s, self._clock)
         producer = self._app.broker.producer()
         engine = Engine(
@@ -100,13 +127,16 @@ class Worker:
         for service in self._services:
             service.watchers.append(self._wake.set)
             service.start()
+        if health is not None:
+            health.watch(Parts(identity, intake, (intake, engine, heartbeat)))
+            health.watchers.append(self._wake.set)
+            self._services.append(health)
         try:
             self._watch()
             self._drain(engine)
         finally:
             self._stop(intake, engine, heartbeat, identity)
             producer.close(FLUSH_S)
-        self._raise_failure()
 
     def _intake(self, engine: Engine) -> Intake:
         return Intake(
@@ -166,7 +196,8 @@ class Worker:
     def _watch(self) -> None:
         """Wait until asked to leave, or until a loop ended by itself: a worker does not go on with a part missing."""
         while not self._leave.is_set() and not any(service.ended.is_set() for service in self._services):
-            self._wake.wait()
+            # Not for ever: a signal that comes just before this thread sleeps has its handler run only when it wakes.
+            self._wake.wait(LOOK_S)
             self._wake.clear()
 
     def _drain(self, engine: Engine) -> None:

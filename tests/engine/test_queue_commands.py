@@ -1,7 +1,6 @@
 """`yadtq queue` on the memory ports: what it prints, what it grows, and what it refuses to grow."""
 
 import json
-from dataclasses import dataclass
 
 import pytest
 from click.testing import Result
@@ -16,13 +15,6 @@ from yadtq.ledger import WorkerRecord
 from yadtq.offsets import Position, write_bitmap
 
 
-@dataclass(frozen=True)
-class Serving(WorkerRecord):
-    """A worker that tells the order that it keeps."""
-
-    order: str = ""
-
-
 class Terminal:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stage = Stage(2)
@@ -32,7 +24,7 @@ class Terminal:
         monkeypatch.setattr(self.stage.ledger, "workers", lambda: self.workers)
 
     def serves(self, order: str, topic: str = "q", status: str = "ALIVE") -> None:
-        self.workers.append(Serving(f"w{len(self.workers)}", status, 0, 0, topic=topic, order=order))
+        self.workers.append(WorkerRecord(f"w{len(self.workers)}", status, 0, 0, topic=topic, order=order))
 
     def commit(self, partition: int, offset: int, metadata: str = "") -> None:
         where = yadtq.broker.TopicPartition("q", partition)

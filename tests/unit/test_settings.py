@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yadtq.errors import SettingsError
-from yadtq.settings import Settings, WorkerSettings, load, mask, parse_kafka, redis_url
+from yadtq.settings import Settings, WorkerSettings, load, loopback, mask, parse_kafka, redis_url
 
 
 @pytest.fixture
@@ -255,8 +255,33 @@ def test_settings_can_be_made_by_hand(tmp_path: Path) -> None:
         {"beat_s": 10.0},
         {"beat_s": 0.0},
         {"lease_s": 5.0},
+        {"health": "0.0.0.0:80"},
     ],
 )
 def test_a_worker_that_cannot_work_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         WorkerSettings(**({"name": "w"} | wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("address", "read"),
+    [
+        ("127.0.0.1:8081", ("127.0.0.1", 8081)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:65535", ("::1", 65_535)),
+    ],
+)
+def test_an_address_to_listen_on_is_a_host_and_a_port(address: str, read: tuple[str, int]) -> None:
+    assert loopback(address) == read
+
+
+@pytest.mark.parametrize("address", ["8081", ":8081", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536"])
+def test_what_is_no_address_to_listen_on_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match="host:port"):
+        loopback(address)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:80", "[::]:80", "192.168.1.7:80", "example.com:80", "127.0.0.2:80"])
+def test_an_address_that_others_could_reach_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match="no tokens yet"):
+        loopback(address)

@@ -23,6 +23,7 @@ log = logging.getLogger("yadtq")
 Order = Literal["unordered", "key", "partition"]
 GroupProtocol = Literal["classic", "consumer"]
 SHOWN = {
+    "health",
     "recovery_bound",
     "assigned",
     "revoked",
@@ -64,6 +65,9 @@ def worker(
     ] = "classic",
     grace: Annotated[float, typer.Option(help="seconds that a drain waits for what runs")] = 30.0,
     allowed: Annotated[float, typer.Option(help="seconds without a beat that mean DEAD", min=0.1)] = 10.0,
+    health: Annotated[
+        str, typer.Option(help="answer GET /live, /ready, /stats and /metrics here", metavar="HOST:PORT")
+    ] = "",
     kafka: Annotated[str | None, typer.Option(help="Kafka's address")] = None,
     redis: Annotated[str | None, typer.Option(help="Redis's address")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say what happens to every task")] = False,
@@ -91,6 +95,7 @@ def worker(
         group_protocol=protocol,
         grace_s=grace,
         order=order,
+        health=health,
     )
 
     def make_pool(sink: "Sink") -> "Runner":
