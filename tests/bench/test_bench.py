@@ -80,6 +80,8 @@ def test_a_marker_is_no_outcome(broker: MemoryBroker) -> None:
     put(broker, "a")
     produce(broker, Message(TOPIC, b"{}", headers={HEADER_MARKER: b"epoch"}))
     assert not proof(broker, "a").problems
+    assert delivery.reached(broker, TOPIC, {}, 1)
+    assert not delivery.reached(broker, TOPIC, {}, 2)
 
 
 def test_what_was_there_before_the_run_does_not_count(broker: MemoryBroker) -> None:

@@ -40,6 +40,11 @@ def written(broker: Broker, topic: str, since: Mapping[TopicPartition, int]) -> 
     return sum(end - since.get(where, 0) for where, end in ends(broker, topic).items())
 
 
+def reached(broker: Broker, topic: str, since: Mapping[TopicPartition, int], count: int) -> bool:
+    """Whether a topic has got so many outcomes; it is read only when there are enough records."""
+    return written(broker, topic, since) >= count and len(read(broker, topic, since)) >= count
+
+
 def read(broker: Broker, topic: str, since: Mapping[TopicPartition, int]) -> list[Record]:
     """All outcomes that a topic has got."""
     left = {where: end for where, end in ends(broker, topic).items() if end > since.get(where, 0)}

@@ -27,6 +27,8 @@ class Plan:
     offered_rate: float = 200.0
     napped: int = 2_000
     crunched: int = 200
+    scheduled: int = 100_000
+    scheduled_by_celery: int = 20_000  # it takes a minute for 100,000
     runner_kills: int = 100
     worker_kills: int = 5
     settle_s: float = 3.0  # before memory is looked at
@@ -41,6 +43,8 @@ QUICK = Plan(
     offered=100,
     napped=200,
     crunched=20,
+    scheduled=2_000,
+    scheduled_by_celery=500,
     runner_kills=2,
     worker_kills=0,  # a lease of 10 s has to run out
     settle_s=0.5,

@@ -115,8 +115,9 @@ def _site(wish: Wish, interrupt: Interrupt) -> Iterator[tuple[Site, dict[str, st
         try:
             states = {state.name: state for state in ground.status()}
             roads = Far(ground.kafka_far, ground.kafka_proxy, states["redis"].record.port, ground.redis_proxy)
+            pids = {state.title: state.record.pid for state in states.values()}
             versions = {state.title.lower(): state.record.version for state in states.values()}
-            yield Site(ground.kafka, ground.redis, folder, number, interrupt, roads), versions
+            yield Site(ground.kafka, ground.redis, folder, number, interrupt, roads, pids), versions
         finally:
             ground.down()
     finally:

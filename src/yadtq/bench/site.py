@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,11 @@ class Site:
     number: str  # stands before every name, so that two benches can share services
     interrupt: Interrupt
     far: Far | None = None  # None: the services cannot be put at a distance
+    pids: Mapping[str, int] = field(default_factory=dict)  # the processes of the services, where they are its own
 
     def at(self, *, kafka: str, redis: str) -> "Site":
         """The same, reached by other addresses."""
-        return Site(kafka, redis, self.folder, self.number, self.interrupt)
+        return replace(self, kafka=kafka, redis=redis)
 
     def settings(self, name: str) -> Settings:
         """The settings of one contestant: its names are its own."""
@@ -132,8 +133,15 @@ class Site:
         Raises:
             ServiceError: It never came, or the process ended before.
         """
-        wait_until(lambda: condition() or not process.alive, timeout_s, self.interrupt)
-        if not condition():
+        came = False
+
+        def settled() -> bool:
+            nonlocal came
+            came = condition()
+            return came or not process.alive
+
+        wait_until(settled, timeout_s, self.interrupt)
+        if not came:
             happened = f"did not come within {timeout_s:g} s" if process.alive else "cannot come: its process has ended"
             raise ServiceError(f"{what} {happened}; logs are in {self.folder}")
 

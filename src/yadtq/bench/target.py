@@ -51,5 +51,6 @@ TARGETS = (
     Target("recovery", "runner killed, task runs again, p99 in s", "runner killed, p99", 1, at_most=True),
     Target("recovery", "worker killed, task runs again, longest in s", "worker killed, longest", 15, at_most=True),
     Target("memory", "worker and 2 runners idle, against Celery prefork", "yadtq idle", 1, "celery idle", at_most=True),
+    Target("memory", "100,000 scheduled tasks add, in MiB", "yadtq scheduled", 5, at_most=True),
     Target("far", "rate left with 2 ms to Redis and 8 ms to Kafka", "far", 0.5, "over a proxy"),
 )

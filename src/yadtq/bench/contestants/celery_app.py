@@ -52,6 +52,15 @@ def offer(rate: str, count: str) -> dict[str, Any]:
     return {"took_s": (time.time_ns() - began_ns) / 1e9}
 
 
+def schedule(count: str, delay_s: str) -> dict[str, Any]:
+    """Submit for later."""
+    began_s = time.perf_counter()
+    with app.producer_pool.acquire(block=True) as producer:
+        for n in range(int(count)):
+            TASKS["noop"].apply_async((n,), countdown=float(delay_s), producer=producer)
+    return {"took_s": time.perf_counter() - began_s}
+
+
 def results() -> dict[str, Any]:
     client = app.backend.client
     keys = list(client.scan_iter("celery-task-meta-*", 1_000))
@@ -60,5 +69,10 @@ def results() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    verbs: dict[str, Callable[..., dict[str, Any]]] = {"fill": fill, "offer": offer, "results": results}
+    verbs: dict[str, Callable[..., dict[str, Any]]] = {
+        "fill": fill,
+        "offer": offer,
+        "schedule": schedule,
+        "results": results,
+    }
     print(json.dumps(verbs[sys.argv[1]](*sys.argv[2:])))

@@ -184,6 +184,10 @@ class Arena:
             return int(self._results.hlen("huey.results.peer"))
         return int(self._results.dbsize())
 
+    def held(self) -> int:
+        """How many tasks Celery's worker holds until they are due."""
+        return int(self._databases[0].hlen("unacked"))
+
     def follow(self, total: int, process: Process) -> list[tuple[float, int]]:
         """Look how many are done, until all are; the moments and numbers of it."""
         return self._site.follow(self.done, total, self._peer.name, DRAIN_S, process)

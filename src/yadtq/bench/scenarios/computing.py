@@ -32,7 +32,7 @@ class Ours:
         handles = find(self._app, "crunch").submit_many([(n, ROUNDS) for n in range(count)])
         expected = {handle.task_id: str(n).encode() for n, handle in enumerate(handles)}
         with site.worker(self._app, runners=2, slots=1) as worker:
-            site.until(lambda: delivery.written(broker, outcomes, since) >= count, "the last outcome", DONE_S, worker)
+            site.until(lambda: delivery.reached(broker, outcomes, since, count), "the last outcome", DONE_S, worker)
         found = delivery.check(broker, outcomes, since, list(expected), lambda key, result: result == expected[key])
         self._finding.checked += 1
         self._finding.problems += found.problems

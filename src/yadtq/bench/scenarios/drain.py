@@ -8,10 +8,12 @@ their results from outside.
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from statistics import median
 
 from yadtq.app import App
 from yadtq.bench import delivery
 from yadtq.bench.contestants.peers import PEERS, Arena
+from yadtq.bench.cost import Cost
 from yadtq.bench.scenario import Bench, Finding, Measure, in_turns, note_peers
 from yadtq.bench.site import Site
 from yadtq.bench.tally import rate
@@ -19,6 +21,7 @@ from yadtq.bench.tasks import find
 from yadtq.dev.process import Process
 
 CHUNK = 2_000
+COUNTED = 0.1  # of the tasks are done when counting begins
 DRAIN_S = 180.0
 RUNNERS, SLOTS = 2, 8
 
@@ -44,6 +47,7 @@ class OnKafka:
         self._size = size
         self._site = site or bench.site  # where the worker finds the services
         self._outcomes = app.layout.queue(app.name).outcomes
+        self.costs_us: list[dict[str, float]] = []
 
     def __call__(self, share: float) -> dict[str, float]:
         count = max(int(self._size * share), 100)
@@ -51,14 +55,23 @@ class OnKafka:
         since = delivery.ends(broker, self._outcomes)
         expected = fill(self._app, count)
         with self._working() as process:
+            cost = Cost({self._name: process.identity.pid, **self._site.pids})
+
+            def all_written() -> bool:
+                done = delivery.written(broker, self._outcomes, since)
+                if done >= count * COUNTED:
+                    cost.look(min(done, count))
+                return done >= count and delivery.reached(broker, self._outcomes, since, count)
+
             what = f"{self._name}: the last of {count:,} outcomes"
-            self._site.until(lambda: delivery.written(broker, self._outcomes, since) >= count, what, DRAIN_S, process)
+            self._site.until(all_written, what, DRAIN_S, process)
         found = delivery.check(
             broker, self._outcomes, since, list(expected), lambda task_id, result: result == expected[task_id]
         )
         self._finding.checked += 1
         self._finding.problems += [f"{self._name}: {problem}" for problem in found.problems]
-        return {self._name: rate(found.timeline, count)}
+        self.costs_us.append(cost.per_task_us())
+        return {self._name: rate(found.timeline, count, COUNTED)}
 
     @contextmanager
     def _working(self) -> Iterator[Process]:
@@ -98,14 +111,23 @@ def drain(bench: Bench) -> Finding:
     finding = Finding("Draining a full queue of no-op tasks")
     sizes = bench.plan.drained
     with ExitStack() as stack:
-        contestants: dict[str, Measure] = {
+        ours = {
             name: OnKafka(name, stack.enter_context(bench.site.app(name)), bench, finding, sizes[name])
             for name in ("yadtq", "handloop")
         }
+        contestants: dict[str, Measure] = {**ours}
         for name in bench.peers.names:
             arena = Arena(name, bench.peers, bench.site)
             stack.callback(arena.close)
             contestants[name] = OfPeer(name, arena, finding, sizes[name])
         in_turns(bench, finding, contestants, dict.fromkeys(contestants, "tasks/s"))
+    finding.notes += [f"processor time a task, {name}: {spent_us(drain.costs_us)}" for name, drain in ours.items()]
     note_peers(finding, bench, [peer.name for peer in PEERS])
     return finding
+
+
+def spent_us(costs: list[dict[str, float]]) -> str:
+    """The middle of what each process spent on a task; where a run was over at the first look there is nothing."""
+    names = dict.fromkeys(name for cost in costs for name in cost)
+    middles = {name: median(cost[name] for cost in costs if name in cost) for name in names}
+    return ", ".join(f"{name} {middle:.0f} µs" for name, middle in middles.items()) or "not seen"

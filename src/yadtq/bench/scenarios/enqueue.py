@@ -99,7 +99,7 @@ def _prove(app: App, bench: Bench, finding: Finding, ids: list[str]) -> None:
     outcomes = app.layout.queue(app.name).outcomes
     with bench.site.worker(app, runners=2, slots=8) as worker:
         done = f"enqueue: the last of {len(ids):,} outcomes"
-        bench.site.until(lambda: delivery.written(app.broker, outcomes, {}) >= len(ids), done, DRAIN_S, worker)
+        bench.site.until(lambda: delivery.reached(app.broker, outcomes, {}, len(ids)), done, DRAIN_S, worker)
     found = delivery.check(app.broker, outcomes, {}, ids, lambda _, result: result == b"0")
     finding.checked += bench.plan.runs
     finding.problems += found.problems

@@ -38,7 +38,7 @@ class Ours:
         since = delivery.ends(broker, outcomes)
         with site.worker(self._app, runners=2, slots=8) as worker:
             first = [handle.task_id for handle in find(self._app, "stamp").submit_many([(-1, 0)] * WARM)]
-            site.until(lambda: delivery.written(broker, outcomes, since) >= WARM, "the first outcomes", DONE_S, worker)
+            site.until(lambda: delivery.reached(broker, outcomes, since, WARM), "the first outcomes", DONE_S, worker)
             site.act(
                 "offer",
                 kafka=site.kafka,
@@ -49,9 +49,7 @@ class Ours:
                 ids=str(path),
             )
             ids = first + path.read_text().split("\n")
-            site.until(
-                lambda: delivery.written(broker, outcomes, since) >= len(ids), "the last outcome", DONE_S, worker
-            )
+            site.until(lambda: delivery.reached(broker, outcomes, since, len(ids)), "the last outcome", DONE_S, worker)
         found = delivery.check(broker, outcomes, since, ids, lambda _, result: result.startswith(b"["))
         self._finding.checked += 1
         self._finding.problems += found.problems

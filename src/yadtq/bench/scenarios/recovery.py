@@ -105,7 +105,7 @@ class Killing:
         os.kill(pid, signal.SIGKILL)
         site.until(lambda: victim.again, f"the second start of {name}", AGAIN_S, watched)
         site.until(
-            lambda: delivery.written(self._app.broker, outcomes, since) > 0, f"the outcome of {name}", START_S, watched
+            lambda: delivery.reached(self._app.broker, outcomes, since, 1), f"the outcome of {name}", START_S, watched
         )
         found = delivery.check(self._app.broker, outcomes, since, [victim.task_id], lambda _, result: result == b"2")
         self._finding.checked += 1

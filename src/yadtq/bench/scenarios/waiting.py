@@ -40,9 +40,9 @@ class Ours:
         since = delivery.ends(broker, outcomes)
         with site.worker(self._app, runners=2, slots=SLOTS // 2) as worker:
             warm = [handle.task_id for handle in nap.submit_many([(-1, NAP_S)] * WARM)]
-            site.until(lambda: delivery.written(broker, outcomes, since) >= WARM, "the first naps", DONE_S, worker)
+            site.until(lambda: delivery.reached(broker, outcomes, since, WARM), "the first naps", DONE_S, worker)
             ids = warm + [handle.task_id for handle in nap.submit_many([(n, NAP_S) for n in range(count)])]
-            site.until(lambda: delivery.written(broker, outcomes, since) >= len(ids), "the last nap", DONE_S, worker)
+            site.until(lambda: delivery.reached(broker, outcomes, since, len(ids)), "the last nap", DONE_S, worker)
         found = delivery.check(broker, outcomes, since, ids, lambda _, result: result.startswith(b"["))
         self._finding.checked += 1
         self._finding.problems += found.problems
