@@ -10,7 +10,7 @@ from yadtq.attempt import Attempt
 from yadtq.broker import Record
 from yadtq.envelope import Envelope
 from yadtq.intake import Assignment
-from yadtq.ledger import Claim, Release, Run
+from yadtq.ledger import Claim, Held, Release, Run
 from yadtq.retry import Verdict
 from yadtq.task import FREE, Registry
 
@@ -24,6 +24,7 @@ class Work:
         "assignment",
         "copied",
         "envelope",
+        "incarnation",
         "number",
         "record",
         "round",
@@ -41,6 +42,7 @@ class Work:
         self.number = next(_numbers)
         self.round = 0  # how often it was claimed and came back; part of the token
         self.run: Run | None = None  # the claim, once it is answered RUN
+        self.incarnation = ""  # of this worker, when it was claimed
         self.verdict: Verdict | None = None
         self.since_mono = 0.0  # when it was given to a runner, or first asked for elsewhere
         self.solo = False  # it waits among those that run alone
@@ -96,6 +98,29 @@ class Work:
     def release(self) -> Release:
         """Give the claim back (C1)."""
         return Release(self.envelope.task_id, self.held.fence)
+
+    def holding(self) -> Held:
+        """What is registered of this attempt while the ledger waits (R3)."""
+        envelope, record, run = self.envelope, self.record, self.held
+        return Held(
+            envelope.task_id,
+            run.fence,
+            envelope.task_type,
+            record.partition,
+            record.offset,
+            self.queued_at_ms,
+            run.attempt,
+            run.failures,
+            run.deaths,
+            envelope.generation,
+            run.started_at_ms,
+        )
+
+    def renew(self, epoch: int) -> None:
+        """What is written to Kafka now has to bear the present epoch, or no reader counts it (R4)."""
+        run = self.held
+        if not run.fence.startswith(f"{epoch}."):
+            self.run = run._replace(fence=f"{epoch}.{run.fence.partition('.')[2]}")
 
     def close(self) -> None:
         """The fate of the record is durable."""

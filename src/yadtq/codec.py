@@ -4,6 +4,8 @@ One invariant: no bytes make it raise anything but `Undecodable`, and `Undecodab
 arrives is lost or stops a worker.
 """
 
+from typing import Annotated
+
 import msgspec
 
 from yadtq.envelope import MAX_ID_CHARS, Envelope
@@ -48,13 +50,21 @@ class OutcomeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     version: int = VERSION
 
 
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """A record in `Q.outcomes` that is no outcome: from here on the outcomes of earlier lives do not count (R4)."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    worker: str = ""  # who opened this life
+
+
 _encoder = msgspec.json.Encoder()
 _envelopes = msgspec.json.Decoder(Envelope)
 _outcomes = msgspec.json.Decoder(OutcomeRecord)
+_markers = msgspec.json.Decoder(Marker)
 
 
-def encode(value: Envelope | OutcomeRecord) -> bytes:
-    """Write an envelope or an outcome record as JSON."""
+def encode(value: Envelope | OutcomeRecord | Marker) -> bytes:
+    """Write an envelope, an outcome record or a marker as JSON."""
     return _encoder.encode(value)
 
 
@@ -83,6 +93,18 @@ def decode_outcome(data: bytes) -> OutcomeRecord:
     """
     try:
         return _outcomes.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Undecodable(data, str(error)) from error
+
+
+def decode_marker(data: bytes) -> Marker:
+    """Read a marker.
+
+    Raises:
+        Undecodable: The bytes are not one.
+    """
+    try:
+        return _markers.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(data, str(error)) from error
 

@@ -26,6 +26,7 @@ from yadtq.intake import Assignment
 from yadtq.lanes import Lanes
 from yadtq.layout import QueueTopics
 from yadtq.ledger import Answer, Batch, Elsewhere, Ledger, Over, Refusal, Release, Resend, Run, Stale
+from yadtq.register import Registrar
 from yadtq.retry import DEFAULT, decide
 from yadtq.runners import Runner, Sink
 from yadtq.service import Clock, Service
@@ -41,7 +42,7 @@ REFUSED_S = 0.1
 LEDGER_AGAIN_S = 0.25
 CLAIMS_MOST = 500  # in one round trip: about 5 ms in Redis, during which it serves nobody else
 LONG_S = 30.0  # a head that is older leaves its place where it holds up a window (S5)
-LOOK_S = 1.0
+LOOK_S = 1.0  # also between two questions to the ledger, so that who only runs things hears of a barrier (R3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +110,12 @@ class Engine(Service):
         self._telemetry = telemetry
         self._clock = clock
         self._nudge = nudge
-        self._recover = recover
+        self._registrar = Registrar(ledger, topics, identity, telemetry, recover)
         self._order = order
         self._chance = chance
         self._ledger_again_mono = 0.0
         self._look_mono = 0.0
+        self._ask_mono = 0.0
         self._lanes: Lanes[Assignment, Work] = Lanes()
         self._solo_lanes: Lanes[Assignment, Work] = Lanes()  # claimed only as they can start; they hold up nobody
         self._apart = self.runner.isolates and order == "unordered"  # where an order is kept it is kept among all
@@ -264,10 +266,11 @@ class Engine(Service):
             releases=releasing,
             claims=[work.claim(self._registry) for work in asking],
         )
-        if not batch:
+        if not batch and self._clock.mono_s() < self._ask_mono:
             return
+        incarnation = self._identity.incarnation
         try:
-            answers = self._ledger.exchange(self._topics.tasks, self._identity.name, self._identity.incarnation, batch)
+            answers = self._ledger.exchange(self._topics.tasks, self._identity.name, incarnation, batch)
         except LedgerUnavailable as error:  # everything stays where it is and is asked again: a lost reply is no answer
             self._telemetry.failed("Redis", error)
             self._ledger_again_mono = self._clock.mono_s() + LEDGER_AGAIN_S
@@ -275,10 +278,12 @@ class Engine(Service):
         self._telemetry.answered("Redis")
         if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
             self._ledger_again_mono = self._clock.mono_s() + REFUSED_S
-            self._recover()
+            self._registrar.wait([*self._running.values(), *settler.accepting], written=not settler.writing)
             return
+        self._ask_mono = self._clock.mono_s() + LOOK_S
+        self._registrar.opened()
         settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
-        done, back = settler.accepted(accepting, answers.accepts)
+        done, back = settler.accepted(accepting, answers.accepts, answers.epoch)
         self._leave_lanes(done)
         for work, wait_s in back:
             if work.verdict is not None and work.verdict.died and self._apart:
@@ -289,9 +294,9 @@ class Engine(Service):
         self._close(over)
         for work in refused:
             self._claim_again(work, 0.0)
-        self._answered(asking, answers.claims)
+        self._answered(asking, answers.claims, incarnation)
 
-    def _answered(self, works: Sequence[Work], answers: Sequence[Answer]) -> None:
+    def _answered(self, works: Sequence[Work], answers: Sequence[Answer], incarnation: str) -> None:
         starting: list[Work] = []
         writing: list[Writes] = []
         closing: list[Work] = []
@@ -299,7 +304,7 @@ class Engine(Service):
         for work, answer in zip(works, answers, strict=True):
             match answer:
                 case Run():
-                    work.run = answer
+                    work.run, work.incarnation = answer, incarnation
                     starting.append(work)
                 case Over(record) if record.sealed:
                     self._tell("settled", work)
@@ -331,7 +336,7 @@ class Engine(Service):
         if Refusal.DEAD in refusals:
             self._nudge()
         if Refusal.UNREAD in refusals:
-            self._recover()
+            self._registrar.recover()
 
     def _start(self, works: Iterable[Work]) -> None:
         alive, now = self._identity.alive, self._clock.mono_s()

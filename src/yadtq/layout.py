@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from yadtq.errors import SettingsError
 
 RUN_TTL_S = 7 * 86_400
+LOCK_MS = 15_000
+BARRIER_MS = 120_000
 QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -72,6 +74,19 @@ class Layout:
     def read(self, topic: str) -> str:
         """A string: the outcomes of this queue were read into the ledger. TTL: half of Settings.record_ttl_s."""
         return f"{self.prefix}yadtq:read:{topic}"
+
+    def writes(self, topic: str) -> str:
+        """A hash, one field a worker name: how many of its calls this life has answered. No TTL; emptied with each
+        opening. Where it says less than the worker has seen, writes were lost."""
+        return f"{self.prefix}yadtq:writes:{topic}"
+
+    def barrier(self, topic: str) -> str:
+        """A hash: since when a ledger without an epoch waits to be read in. TTL: BARRIER_MS after the last question."""
+        return f"{self.prefix}yadtq:barrier:{topic}"
+
+    def lock(self, topic: str) -> str:
+        """A hash: who reads the outcomes of this queue in. TTL: LOCK_MS, renewed with every batch."""
+        return f"{self.prefix}yadtq:lock:{topic}"
 
     @property
     def sealed(self) -> str:

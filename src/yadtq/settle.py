@@ -74,7 +74,7 @@ class Settler:
         self.accepting.append(work)
 
     def accepted(
-        self, works: Sequence[Work], answers: Sequence[int | None]
+        self, works: Sequence[Work], answers: Sequence[int | None], epoch: int
     ) -> tuple[list[Work], list[tuple[Work, float]]]:
         """Take the ledger's answers. Return what has run for the last time, and what is claimed again in so many s."""
         done: list[Work] = []
@@ -92,6 +92,7 @@ class Settler:
             if verdict.state is State.QUEUED:
                 back.append((work, verdict.wait_s))
             else:
+                work.renew(epoch)
                 done.append(work)
                 writes.append(writes_of(work, outcome_of(work, self._worker, accepted_at_ms), self._topics))
         self.write(writes)

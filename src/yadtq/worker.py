@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable
 
 from yadtq.app import App
+from yadtq.broker import Producer
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.health import Health, Parts
 from yadtq.heartbeat import Heartbeat, Identity
 from yadtq.intake import Intake
 from yadtq.publisher import ensure_queue
+from yadtq.rebuild import Rebuilder
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.service import Clock, Service, SystemClock
 from yadtq.settings import WorkerSettings
@@ -116,14 +118,15 @@ class Worker:
             self._clock,
             make_runner=self._make_runner,
             nudge=lambda: heartbeat.nudge(),
-            recover=lambda: self._app.ledger.open(self._topics.tasks),
+            recover=lambda: rebuilder.wake(),
             order=self._settings.order,
         )
         if not engine.runner.isolates and self._app.registry.solo:
             self.telemetry.tell(Event("not_isolated", detail=", ".join(self._app.registry.solo)))
         intake = self._intake(engine)
         heartbeat = self._heartbeat(identity, engine, intake)
-        self._services = [intake, engine, heartbeat]
+        rebuilder = self._rebuilder(producer)
+        self._services = [rebuilder, intake, engine, heartbeat]
         for service in self._services:
             service.watchers.append(self._wake.set)
             service.start()
@@ -135,7 +138,7 @@ class Worker:
             self._watch()
             self._drain(engine)
         finally:
-            self._stop(intake, engine, heartbeat, identity)
+            self._stop(identity, engine)
             producer.close(FLUSH_S)
 
     def _intake(self, engine: Engine) -> Intake:
@@ -162,6 +165,13 @@ class Worker:
             partitions=lambda: sorted(where.partition for where in list(intake.assignments)),
             moving=(intake, engine),
             on_reborn=lambda: engine.inbox.put(Reborn()),
+        )
+
+    def _rebuilder(self, producer: Producer) -> Rebuilder:
+        settings = self._settings
+        least_ms = int(settings.lease_s * 1000)
+        return Rebuilder(
+            self._app.broker, self._app.ledger, producer, self._topics, settings.name, least_ms, self.telemetry
         )
 
     def _wait_for_queue(self) -> bool:
@@ -206,8 +216,9 @@ class Worker:
             if not engine.join(self._settings.grace_s):
                 self.telemetry.tell(Event("overdue", detail=f"{self._settings.grace_s:g} s of grace"))
 
-    def _stop(self, intake: Intake, engine: Engine, heartbeat: Heartbeat, identity: Identity) -> None:
-        for service in (engine, intake, heartbeat):
+    def _stop(self, identity: Identity, engine: Engine) -> None:
+        rebuilder, intake, _, heartbeat = self._services
+        for service in (engine, rebuilder, intake, heartbeat):
             service.stop()
             service.join(LEAVE_S)
         if not engine.runner.close(0.0):

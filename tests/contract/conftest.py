@@ -7,6 +7,7 @@ import pytest
 from broker_bench import BrokerBench
 from ledger_bench import Bench, MemoryBench, RedisBench, redis_bench
 
+from opening import open_ledger
 from yadtq.broker.kafka import KafkaBroker
 from yadtq.broker.memory import MemoryBroker
 from yadtq.settings import GroupProtocol
@@ -25,7 +26,7 @@ def empty_ledger(request: pytest.FixtureRequest, prefix: str) -> Iterator[Bench]
 @pytest.fixture
 def bench(empty_ledger: Bench) -> Bench:
     """A ledger of each kind with an epoch and two living workers, w1 and w2."""
-    empty_ledger.ledger.open("q")
+    open_ledger(empty_ledger.ledger, "q")
     empty_ledger.start("w1", "w2")
     return empty_ledger
 
@@ -34,7 +35,7 @@ def bench(empty_ledger: Bench) -> Bench:
 def real(redis_url: str, prefix: str) -> Iterator[RedisBench]:
     """The real ledger alone, with an epoch and the worker w1."""
     with redis_bench(redis_url, prefix) as bench:
-        bench.ledger.open("q")
+        open_ledger(bench.ledger, "q")
         bench.start("w1")
         yield bench
 

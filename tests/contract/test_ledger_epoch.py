@@ -3,6 +3,7 @@
 import pytest
 from ledger_bench import Bench
 
+from opening import open_ledger
 from yadtq.ledger import Refusal, Run
 from yadtq.states import State
 
@@ -12,14 +13,14 @@ def test_without_an_epoch_every_claim_has_to_wait(empty_ledger: Bench) -> None:
     wishes = [empty_ledger.wish("a"), empty_ledger.wish("b")]
     assert empty_ledger.exchange("w1", claims=wishes).claims == [Refusal.WAIT] * 2
     assert empty_ledger.ledger.records(["a", "b"]) == [None, None]
-    empty_ledger.ledger.open("q")
+    open_ledger(empty_ledger.ledger, "q")
     assert isinstance(empty_ledger.claim("w1", wishes[0]), Run)
 
 
 def test_opening_again_keeps_the_epoch(bench: Bench) -> None:
     first = bench.run("w1", bench.wish("a"))
     bench.pass_ms(2)
-    bench.ledger.open("q")
+    open_ledger(bench.ledger, "q")
     assert epoch(bench.run("w1", bench.wish("b"))) == epoch(first)
 
 
@@ -28,7 +29,7 @@ def test_after_a_wipe_the_epoch_is_higher_and_old_fences_write_nothing(bench: Be
     bench.wipe()
     bench.start("w1")
     assert bench.claim("w1") is Refusal.WAIT
-    bench.ledger.open("q")
+    open_ledger(bench.ledger, "q")
     new = bench.run("w1")
     assert epoch(new) > epoch(old)
     assert bench.accept(old) is None

@@ -2,6 +2,7 @@
 
 from ledger_bench import HOUR_MS, TTL_S, Bench, MemoryBench, RedisBench
 
+from opening import open_ledger
 from yadtq.ledger import NewTask, Refusal, Resend, Run, Stale
 from yadtq.states import State
 
@@ -71,7 +72,7 @@ def test_a_task_that_waits_for_a_time_is_scheduled_and_not_final(bench: Bench) -
 
 def test_an_old_task_without_a_record_is_asked_for_only_after_the_outcomes_were_read(empty_ledger: Bench) -> None:
     bench = empty_ledger
-    bench.ledger.open("q")
+    open_ledger(bench.ledger, "q")
     bench.start("w1")
     forget_reading(bench)
     assert bench.claim("w1") is Refusal.UNREAD, "queued in 1970"
@@ -80,7 +81,7 @@ def test_an_old_task_without_a_record_is_asked_for_only_after_the_outcomes_were_
     assert bench.claim("w1", bench.wish("v", queued_at_ms=now_ms(bench), in_doubt=True)) is Refusal.UNREAD
     bench.ledger.queued([NewTask("w", "add", "q", 0, 1, 2)])
     assert isinstance(bench.claim("w1", bench.wish("w", in_doubt=True)), Run), "it has a record"
-    bench.ledger.open("q")
+    open_ledger(bench.ledger, "q")
     assert isinstance(bench.claim("w1", bench.wish("v", in_doubt=True)), Run)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from ledger_bench import HOUR_MS, TTL_S, Bench, MemoryBench, RedisBench, redis_bench
 
+from opening import open_ledger
 from yadtq.ledger import (
     Accept,
     Answer,
@@ -98,7 +99,7 @@ def test_all_moves_together_make_exactly_the_legal_transitions(empty_ledger: Ben
     for state, bring in FIRST.items():
         for number in range(len(every_move(empty_ledger, ""))):
             empty_ledger.wipe()
-            empty_ledger.ledger.open("q")
+            open_ledger(empty_ledger.ledger, "q")
             empty_ledger.start("w1", "w2")
             fence = bring(empty_ledger)
             before = empty_ledger.record()
@@ -139,7 +140,7 @@ class Twins(RuleBasedStateMachine):
             bench.wipe()
             bench.incarnations.clear()
             if opened:
-                bench.ledger.open("q")
+                open_ledger(bench.ledger, "q")
             for name in ("w1", "w2"):
                 bench.beat(name, f"{name}-0", first=True)
 
@@ -185,7 +186,7 @@ class Twins(RuleBasedStateMachine):
 
     @rule()
     def open(self) -> None:
-        self.both(lambda bench: bench.ledger.open("q"))
+        self.both(lambda bench: open_ledger(bench.ledger, "q"))
 
     @rule(task=TASKS)
     def queue(self, task: str) -> None:
@@ -309,7 +310,7 @@ def test_the_memory_ledger_answers_like_redis_in_any_order_of_moves(redis_url: s
 
 def test_a_sealed_record_is_gone_after_its_time() -> None:
     bench = MemoryBench()
-    bench.ledger.open("q")
+    open_ledger(bench.ledger, "q")
     bench.start("w1")
     run = bench.run("w1")
     bench.accept(run)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from ledger_bench import RedisBench, redis_bench
 
+from opening import open_ledger
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import RUN_TTL_S, Layout
 from yadtq.ledger import Pulse, Run, connect
@@ -57,7 +58,7 @@ def test_every_key_stands_under_the_prefix(real: RedisBench) -> None:
     real.ledger.run_beat("q", "p1")
     prefix = real.layout.prefix
     keys = {key.decode() for key in real.client.scan_iter(f"{prefix}*")}
-    names = ("yadtq:task:t", "all_heartbeats", "yadtq:epoch:q", "yadtq:read:q", "yadtq:runs")
+    names = ("yadtq:task:t", "all_heartbeats", "yadtq:epoch:q", "yadtq:read:q", "yadtq:writes:q", "yadtq:runs")
     assert keys == {f"{prefix}{name}" for name in names}
 
 
@@ -104,7 +105,7 @@ def test_a_server_that_forgot_the_scripts_gets_them_again(real: RedisBench) -> N
 
 def test_two_clients_agree(real: RedisBench) -> None:
     other = RedisLedger(real.proxy.url, "shown", real.layout, 60)
-    other.open("q")
+    open_ledger(other, "q")
     run = real.run("w1")
     (record,) = other.records(["t"])
     assert record is not None
@@ -114,7 +115,7 @@ def test_two_clients_agree(real: RedisBench) -> None:
 
 def test_a_server_that_is_not_there_is_unavailable_and_named_without_secrets() -> None:
     ledger = RedisLedger("redis://:secret@127.0.0.1:1/0", "redis://:***@127.0.0.1:1/0", Layout(), 60)
-    for move in (lambda: ledger.open("q"), ledger.runs, ledger.workers, lambda: ledger.records(["t"])):
+    for move in (lambda: open_ledger(ledger, "q"), ledger.runs, ledger.workers, lambda: ledger.records(["t"])):
         with pytest.raises(LedgerUnavailable, match=r"redis://:\*\*\*@127.0.0.1:1/0") as caught:
             move()
         assert "secret" not in str(caught.value)

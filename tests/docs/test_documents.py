@@ -243,6 +243,9 @@ def test_every_key_topic_and_header_is_documented() -> None:
         names.heartbeats,
         names.epoch("<topic>"),
         names.read("<topic>"),
+        names.writes("<topic>"),
+        names.barrier("<topic>"),
+        names.lock("<topic>"),
         names.sealed,
         names.runs,
     ]

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from opening import open_ledger
 from waiting import ManualClock
 from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
 from yadtq.broker import Message, OnReport, OnReports, Record, Report, TopicPartition
@@ -15,14 +16,17 @@ from yadtq.envelope import Envelope
 from yadtq.handle import Handle
 from yadtq.heartbeat import Heartbeat, Identity
 from yadtq.intake import Intake
-from yadtq.layout import Layout
+from yadtq.layout import HEADER_MARKER, Layout
 from yadtq.ledger import TaskRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.publisher import ensure_queue
+from yadtq.rebuild import Rebuilder
 from yadtq.runners import Sink
 from yadtq.settings import Order, WorkerSettings
+from yadtq.states import FINAL
 from yadtq.task import FREE, Call, Limits, Options, Registry, Task
 from yadtq.telemetry import Event, Telemetry
+from yadtq.validity import Validity
 
 QUEUE = "q"
 GROUP = "workers"
@@ -150,9 +154,15 @@ class Player:
         settings = WorkerSettings(name, group=GROUP, order=order)
         clock, ledger, telemetry = stage.clock, stage.ledger, Telemetry()
         self.events: list[Event] = []
+        self.rebuilds = True  # reads outcomes in as soon as it is asked to
         telemetry.listen(self.events.append)
         self.stage = stage
         self.producer = WatchedProducer(stage.broker)
+        self.woken = False
+        least_ms = int(settings.lease_s * 1000)
+        self.rebuilder = Rebuilder(
+            stage.broker, ledger, stage.broker.producer(), stage.topics, name, least_ms, telemetry
+        )
         self.identity = Identity(name, settings.lease_s, clock)
 
         def make_runner(sink: Sink) -> ObedientRunner:
@@ -169,7 +179,7 @@ class Player:
             clock,
             make_runner=make_runner,  # type: ignore[arg-type]
             nudge=lambda: None,
-            recover=lambda: ledger.open(stage.topics.tasks),
+            recover=self._woken,
             order=order,
             chance=lambda: 1.0,
         )
@@ -199,11 +209,17 @@ class Player:
         self.consumer: MemoryConsumer = stage.broker.consumer(stage.topics.tasks, GROUP, self.intake, 10_000)
         self.heartbeat.turn()
 
+    def _woken(self) -> None:
+        self.woken = True
+
     def turn(self, times: int = 1) -> None:
         """Poll and step; no time passes."""
         for _ in range(times):
             self.intake.turn(self.consumer)
             self.engine.step(0.0)
+            if self.woken and self.rebuilds:
+                self.woken = False
+                self.rebuilder.turn()
 
     def work(self, times: int = 20, ending: Ending = Ending.RETURNED) -> None:
         """Turn, and let everything that is given run to its end."""
@@ -229,11 +245,13 @@ class Player:
 class Stage:
     """A broker, a ledger, a clock, and the workers on them."""
 
-    def __init__(self, partitions: int = 1, tasks: tuple[str, ...] = ("add",)) -> None:
+    def __init__(self, partitions: int = 1, tasks: tuple[str, ...] = ("add",), *, opened: bool = True) -> None:
+        self.fired = 0  # of what lies in `Q.delayed`, by a test that brings it to the queue
         self.clock = ManualClock()
         self.broker = MemoryBroker()
         self.ledger = MemoryLedger(self.clock)
-        self.ledger.open(Layout().queue(QUEUE).tasks)
+        if opened:
+            open_ledger(self.ledger, Layout().queue(QUEUE).tasks)
         self.registry = registry_of(*tasks)
         self.topics = Layout().queue(QUEUE)
         ensure_queue(self.broker, self.topics, partitions)
@@ -258,6 +276,14 @@ class Stage:
                 survivor.turn()
                 survivor.heartbeat.turn()
 
+    def barrier_over(self, *players: Player) -> None:
+        """Let the ledger that waits be opened, while these poll, beat and register."""
+        for _ in range(60):
+            self.clock.turn(250)
+            for player in players:
+                player.heartbeat.turn()
+                player.turn()
+
     def record(self, task_id: str) -> TaskRecord:
         record = self.ledger.records([task_id])[0]
         assert record is not None
@@ -267,8 +293,16 @@ class Stage:
         return [record for log in self.broker.logs[topic] for record in log]
 
     def outcomes(self, task_id: str) -> list[OutcomeRecord]:
-        found = (decode_outcome(record.value) for record in self.lying_in(self.topics.outcomes))
+        """Every outcome of a task that lies in Kafka, also of those that do not count."""
+        lying = self.lying_in(self.topics.outcomes)
+        found = (decode_outcome(record.value) for record in lying if HEADER_MARKER not in record.headers)
         return [outcome for outcome in found if outcome.task_id == task_id]
+
+    def ends(self, task_id: str) -> list[OutcomeRecord]:
+        """Those that are final and count, as every reader sees it."""
+        validity = Validity()
+        found = [validity.read(record) for record in self.lying_in(self.topics.outcomes)]
+        return [outcome for outcome in found if outcome and outcome.task_id == task_id and outcome.state in FINAL]
 
     def committed(self, partition: int = 0) -> int:
         found = self.broker.committed(self.topics.tasks, GROUP).get(TopicPartition(self.topics.tasks, partition))

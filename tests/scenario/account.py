@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yadtq.broker import Broker, Record
-from yadtq.codec import OutcomeRecord, Undecodable, decode, decode_outcome
+from yadtq.codec import OutcomeRecord, Undecodable, decode
 from yadtq.states import FINAL, State
+from yadtq.validity import Validity
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Account:
             except Undecodable:
                 continue
         ends: dict[str, list[OutcomeRecord]] = {}
+        validity = Validity()
         for record in outcomes:
-            outcome = decode_outcome(record.value)
-            if outcome.state in FINAL:
+            outcome = validity.read(record)
+            if outcome is not None and outcome.state in FINAL:
                 ends.setdefault(outcome.task_id, []).append(outcome)
         return cls(published, ends, runs)
 

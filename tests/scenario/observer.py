@@ -13,7 +13,7 @@ from yadtq import ledger as ledgers
 from yadtq.broker import Reader, TopicPartition
 from yadtq.codec import Undecodable, decode, decode_outcome
 from yadtq.errors import Unavailable
-from yadtq.layout import HEADER_SOURCE, HEADER_TASK, QueueTopics
+from yadtq.layout import HEADER_MARKER, HEADER_SOURCE, HEADER_TASK, QueueTopics
 from yadtq.ledger import TaskRecord
 from yadtq.settings import Settings
 from yadtq.states import State
@@ -136,6 +136,8 @@ class Observer:
             except Undecodable:
                 return
             self._task_ids.append(self._present[partition, offset])
+        elif topic == self._topics.outcomes and HEADER_MARKER in headers:
+            return
         elif topic == self._topics.outcomes:
             self._ended.add(decode_outcome(value).task_id)
         elif HEADER_TASK not in headers:  # of bytes that have no id, the dead letter is the end

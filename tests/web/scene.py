@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from opening import open_ledger
 from yadtq import App
 from yadtq.broker.memory import MemoryBroker
 from yadtq.broker.protocol import Message
@@ -42,7 +43,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.ledger = MemoryLedger(self.clock)
-        self.ledger.open("tasks")
+        open_ledger(self.ledger, "tasks")
         self.app = App("tasks", settings=SETTINGS, broker=self.broker, ledger=self.ledger)
         self.app.ensure_queue("tasks", 4)
 

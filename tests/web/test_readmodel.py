@@ -43,7 +43,7 @@ def fired(at: int, task_id: str = "t", generation: int = 0) -> Record:
 
 
 def marker(at: int, epoch: bytes, partition: int = 0) -> Record:
-    return Record("q.outcomes", partition, at, b"", None, {"yadtq-marker": epoch})
+    return Record("q.outcomes", partition, at, b'{"epoch": %s}' % epoch, None, {"yadtq-marker": b"1"})
 
 
 def outcome(at: int, task_id: str = "", state: State = State.SUCCESS, **more: object) -> Record:

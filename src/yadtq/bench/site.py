@@ -22,6 +22,7 @@ from yadtq.dev.process import Interrupt, Process, start, wait_until
 from yadtq.errors import ServiceError
 from yadtq.layout import OUTCOMES_CONFIG
 from yadtq.publisher import ensure_queue
+from yadtq.rebuild import open_queue
 from yadtq.settings import Address, Settings
 
 END_S = 20.0
@@ -69,7 +70,7 @@ class Site:
             stamped = {**OUTCOMES_CONFIG, "message.timestamp.type": "LogAppendTime"}
             app.broker.create_topic(topics.outcomes, partitions, stamped)
             ensure_queue(app.broker, topics, partitions)
-            app.ledger.open(topics.tasks)
+            open_queue(app.broker, app.ledger, topics)
             yield app
         finally:
             app.close()

@@ -4,18 +4,20 @@ One invariant: it says nothing that Redis would not say; the contract suite runs
 move. It dies with the process.
 """
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from yadtq.codec import OutcomeRecord
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import RUN_TTL_S
 from yadtq.ledger.announcements import Announcements, Ear
+from yadtq.ledger.memory_life import Life, Producers, Producing, Seen, Worker
+from yadtq.ledger.memory_task import Task, blank, held, numbers_of, over, restored
 from yadtq.ledger.protocol import (
     FORGET_MS,
-    MAX_TAKEOVERS,
-    PRODUCER_LEASE_MS,
     Accept,
     Answer,
     Answers,
@@ -23,6 +25,8 @@ from yadtq.ledger.protocol import (
     Beat,
     Claim,
     Elsewhere,
+    Errand,
+    Held,
     NewTask,
     OnHeard,
     OnIds,
@@ -41,51 +45,7 @@ from yadtq.ledger.protocol import (
 from yadtq.service import Clock, SystemClock
 from yadtq.states import FINAL, State
 
-
-@dataclass(slots=True)
-class _Task:
-    """A record and what users do not see of it."""
-
-    record: TaskRecord
-    takeovers: int = 0
-    resend: bool = False  # a retry was accepted, and Kafka may not have it
-    accepted_at_ms: int = 0  # of a retry: the time it waits for
-    accepted: str = ""  # the fence whose verdict was accepted last
-    incarnation: str = ""  # of the worker that holds it
-    token: str = ""  # of the claim that holds it
-    expires_at_ms: int | None = None
-
-    def set(self, **changes: object) -> None:
-        self.record = replace(self.record, **changes)  # type: ignore[arg-type]  # the names are those of TaskRecord
-
-
-@dataclass(slots=True)
-class _Worker:
-    record: WorkerRecord  # its status is the one last written
-    lease_ms: int
-    left: bool = False
-
-    def age_ms(self, now: int) -> int:
-        return now - self.record.last_heartbeat_ms
-
-
-@dataclass(slots=True)
-class _Producer:
-    beat_ms: int
-    ended: bool
-
-
-@dataclass(slots=True)
-class _Run:
-    number: int = 0
-    ended: bool = True
-    producers: dict[str, _Producer] = field(default_factory=dict)
-
-    def record(self, now: int) -> RunRecord:
-        # A producer that was killed does not hold up the end; one that gave `end` counts for ever.
-        ending = any(producer.ended for producer in self.producers.values())
-        waiting = any(not p.ended and now - p.beat_ms <= PRODUCER_LEASE_MS for p in self.producers.values())
-        return RunRecord(self.number, self.ended, ending and not waiting)
+Snapshot = tuple[dict[str, Life], dict[str, Task], dict[str, Worker], dict[str, Producers]]
 
 
 class MemoryLedger:
@@ -101,11 +61,11 @@ class MemoryLedger:
         self._clock = clock or SystemClock()
         self._ttl_ms = record_ttl_s * 1000
         self._lock = threading.Lock()
-        self._epochs: dict[str, int] = {}  # by topic
-        self._read_until_ms: dict[str, int] = {}  # by topic
-        self._tasks: dict[str, _Task] = {}
-        self._workers: dict[str, _Worker] = {}
-        self._runs: dict[str, _Run] = {}
+        self._lives: dict[str, Life] = {}  # by topic
+        self._seen: dict[tuple[str, str], Seen] = {}  # R2: what each worker knows of a topic; no part of the store
+        self._tasks: dict[str, Task] = {}
+        self._workers: dict[str, Worker] = {}
+        self._runs: dict[str, Producers] = {}
         self._runs_expire_at_ms = 0
         self._announcements = Announcements()
         self._final: list[str] = []  # to be announced when the move is over
@@ -113,8 +73,7 @@ class MemoryLedger:
     def wipe(self) -> None:
         """Forget everything, as a Redis that lost its disk."""
         with self._lock:
-            self._epochs.clear()
-            self._read_until_ms.clear()
+            self._lives.clear()
             self._tasks.clear()
             self._workers.clear()
             self._runs.clear()
@@ -122,7 +81,17 @@ class MemoryLedger:
     def forget_reading(self, topic: str) -> None:
         """Forget that the outcomes of this queue were read, as after half the life of a record."""
         with self._lock:
-            self._read_until_ms.pop(topic, None)
+            self._life(topic).read_until_ms = 0
+
+    def snapshot(self) -> "Snapshot":
+        """Keep all that the store holds now."""
+        with self._lock:
+            return copy.deepcopy((self._lives, self._tasks, self._workers, self._runs))
+
+    def roll_back(self, snapshot: "Snapshot") -> None:
+        """Lose every write since then, as a Redis that was started again without the tail of its log."""
+        with self._lock:
+            self._lives, self._tasks, self._workers, self._runs = copy.deepcopy(snapshot)
 
     def expires_at_ms(self, task_id: str) -> int | None:
         """Say when a record goes; None: it stays."""
@@ -148,42 +117,94 @@ class MemoryLedger:
             if final:
                 self._announcements.tell(final)
 
-    def open(self, topic: str) -> None:
+    def _life(self, topic: str) -> Life:
+        return self._lives.setdefault(topic, Life())
+
+    def register(self, topic: str, worker: str, incarnation: str, attempts: Sequence[Held]) -> int | None:
         with self._move() as now:
-            self._epochs.setdefault(topic, now)
-            self._read_until_ms[topic] = now + self._ttl_ms // 2
+            life = self._life(topic)
+            if life.epoch:
+                return None
+            for attempt in attempts:
+                task = self._task(attempt.task_id, now)
+                fence, ended = (task.record.fence, task.record.status in FINAL) if task else ("", False)
+                if not ended and numbers_of(fence) < numbers_of(attempt.fence):
+                    self._tasks[attempt.task_id] = held(attempt, topic, worker, incarnation)
+            return life.wait(now)
+
+    def take(self, topic: str, token: str, least_ms: int) -> Errand:
+        with self._move() as now:
+            return self._life(topic).take(token, least_ms, now)
+
+    def allot(self, topic: str, token: str, floor: int) -> int | None:
+        with self._move() as now:
+            return self._life(topic).allot(token, floor, now)
+
+    def restore(
+        self, topic: str, token: str, outcomes: Sequence[OutcomeRecord], *, absent_only: bool = False
+    ) -> int | None:
+        with self._move() as now:
+            if not self._life(topic).batch(token, now):
+                return None
+            return sum(self._restore(outcome, absent_only, now) for outcome in outcomes)
+
+    def _restore(self, outcome: OutcomeRecord, absent_only: bool, now: int) -> bool:
+        task, final = self._task(outcome.task_id, now), outcome.state in FINAL
+        counts = final and task is None if absent_only else task is None or task.gives_way(outcome)
+        if counts:
+            self._tasks[outcome.task_id] = made = restored(outcome)
+            made.expires_at_ms = now + self._ttl_ms if final else None
+        return counts
+
+    def open(self, topic: str, token: str, epoch: int, batches: int) -> bool:
+        with self._move() as now:
+            return self._life(topic).open(token, epoch, batches, now, self._ttl_ms // 2)
+
+    def drop(self, topic: str, token: str) -> None:
+        with self._move():
+            self._life(topic).drop(token)
 
     def queued(self, tasks: Sequence[NewTask]) -> None:
         with self._move() as now:
             for new in tasks:
                 if self._task(new.task_id, now) is None:
-                    record = replace(_blank(new, new.topic), attempts=new.tries)
+                    record = replace(blank(new, new.topic), attempts=new.tries)
                     if new.not_before_ms:
                         record = replace(record, status=State.SCHEDULED, not_before_ms=new.not_before_ms)
-                    self._tasks[new.task_id] = _Task(record)
+                    self._tasks[new.task_id] = Task(record)
 
     def listen(self, on_ids: OnIds, on_heard: OnHeard) -> Ear:
         return self._announcements.listen(on_ids, on_heard)
 
     def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
         with self._move() as now:
-            if topic not in self._epochs:
+            seen = self._life(topic).call(worker, self._seen.get((worker, topic), (0, 0)))
+            if seen is None:
                 return Answers(claims=[Refusal.WAIT] * len(batch.claims), waiting=True)
-            seals = [self._seal(seal, now) for seal in batch.seals]
+            epoch = seen[0]
+            seals = [self._seal(seal, epoch, now) for seal in batch.seals]
             for release in batch.releases:
                 self._release(release, now)
-            accepts = [self._accept(accept, now) for accept in batch.accepts]
+            accepts = [self._accept(accept, epoch, now) for accept in batch.accepts]
             claims = self._claims(topic, worker, incarnation, batch.claims, now)
             if self.lose_replies:
                 self.lose_replies -= 1
                 raise LedgerUnavailable("the memory ledger lost its reply")
-            return Answers(accepts, seals, claims)
+            self._seen[worker, topic] = seen
+            return Answers(accepts, seals, claims, epoch=epoch)
 
-    def _accept(self, accept: Accept, now: int) -> int | None:
+    def _accept(self, accept: Accept, epoch: int, now: int) -> int | None:
         task = self._task(accept.task_id, now)
-        if task is None or task.record.fence != accept.fence:
+        if task is None:
             return None
-        if task.accepted == accept.fence:  # accepted before, and the answer was lost
+        settled = task.accepted == task.record.fence
+        if task.record.fence != accept.fence and not (settled and task.carried == accept.fence):
+            return None
+        if settled:  # accepted before, and the answer was lost
+            if task.record.sealed or (task.record.status is State.SCHEDULED and not task.resend):
+                return None  # Kafka has it too: the claim says so
+            if task.record.status is not State.QUEUED:
+                task.renew(epoch)
             return task.accepted_at_ms
         if task.record.status is not State.PROCESSING:  # released: nothing of it can have run
             return None
@@ -201,11 +222,13 @@ class MemoryLedger:
             task.set(generation=task.record.generation + 1, not_before_ms=task.accepted_at_ms)
         elif accept.state is not State.QUEUED:
             task.set(finished_at_ms=now)
+        if accept.state is not State.QUEUED:
+            task.renew(epoch)
         return task.accepted_at_ms
 
-    def _seal(self, seal: Seal, now: int) -> bool:
+    def _seal(self, seal: Seal, epoch: int, now: int) -> bool:
         task = self._task(seal.task_id, now)
-        if task is None or task.record.fence != seal.fence:
+        if task is None or not task.may_seal(seal, epoch):
             return False
         if task.record.status is State.SCHEDULED:
             task.resend = False
@@ -231,24 +254,31 @@ class MemoryLedger:
     def _claim(self, topic: str, worker: str, incarnation: str, claim: Claim, now: int) -> Answer:
         task = self._task(claim.task_id, now)
         if task is None:
-            read = now < self._read_until_ms.get(topic, 0)
+            read = now < self._life(topic).read_until_ms
             if not read and (claim.in_doubt or now - claim.queued_at_ms > self._ttl_ms):
                 return Refusal.UNREAD  # C8, R5
-            task = self._tasks[claim.task_id] = _Task(_blank(claim, topic))
-        held = task.record
-        if held.status in FINAL:
-            return Over(held)
-        if claim.generation < held.generation:  # C4: generations, never attempt numbers
-            return Resend(held) if task.resend and claim.generation == held.generation - 1 else Stale()
+            task = self._tasks[claim.task_id] = Task(blank(claim, topic))
+        record = task.record
+        if record.status in FINAL:
+            if not record.sealed:
+                task.renew(self._life(topic).epoch)
+            return Over(task.record)
+        if claim.generation < record.generation:  # C4: generations, never attempt numbers
+            if not task.resend or claim.generation != record.generation - 1:
+                return Stale()
+            task.renew(self._life(topic).epoch)
+            return Resend(task.record)
         lost = ""
-        if held.status is State.PROCESSING:
-            if (task.token, held.worker, task.incarnation) == (claim.token, worker, incarnation):
-                return Run(held.fence, held.attempts, held.failures, held.started_at_ms or now, deaths=held.deaths)
-            if self._alive(held.worker or "", task.incarnation, now):
-                return Elsewhere(held.worker or "")
-            lost = held.worker or ""
+        if record.status is State.PROCESSING:
+            if (task.token, record.worker, task.incarnation) == (claim.token, worker, incarnation):
+                return Run(
+                    record.fence, record.attempts, record.failures, record.started_at_ms or now, deaths=record.deaths
+                )
+            if self._alive(record.worker or "", task.incarnation, now):
+                return Elsewhere(record.worker or "")
+            lost = record.worker or ""
         self._take(topic, task, claim, lost)
-        reason = _over(task, claim, lost)
+        reason = over(task, claim, lost)
         if reason:
             return self._settle(task, reason, now)
         task.token, task.incarnation, task.resend = claim.token, incarnation, False
@@ -256,11 +286,11 @@ class MemoryLedger:
         task.set(status=State.PROCESSING, worker=worker, attempts=attempt, started_at_ms=now)
         return Run(task.record.fence, attempt, task.record.failures, now, lost, task.record.deaths)
 
-    def _take(self, topic: str, task: _Task, claim: Claim, lost: str) -> None:
+    def _take(self, topic: str, task: Task, claim: Claim, lost: str) -> None:
         counter = int(task.record.fence.rpartition(".")[2] or 0) + 1
         task.takeovers += bool(lost)
         task.set(
-            fence=f"{self._epochs[topic]}.{counter}",
+            fence=f"{self._life(topic).epoch}.{counter}",
             attempts=max(task.record.attempts, claim.tries),
             failures=max(task.record.failures, claim.tries),
             task_type=claim.task_type,
@@ -270,12 +300,12 @@ class MemoryLedger:
             generation=claim.generation,
         )
 
-    def _settle(self, task: _Task, reason: str, now: int) -> Over:
+    def _settle(self, task: Task, reason: str, now: int) -> Over:
         task.accepted, task.token, task.accepted_at_ms = task.record.fence, "", now
         task.set(status=State.FAILED, error_log=reason, result=None, finished_at_ms=now)
         return Over(task.record)
 
-    def _task(self, task_id: str, now: int) -> _Task | None:
+    def _task(self, task_id: str, now: int) -> Task | None:
         task = self._tasks.get(task_id)
         if task and task.expires_at_ms is not None and now >= task.expires_at_ms:
             del self._tasks[task_id]
@@ -308,7 +338,7 @@ class MemoryLedger:
                 pid=beat.pid,
                 order=beat.order,
             )
-            self._workers[beat.name] = _Worker(record, beat.lease_ms)
+            self._workers[beat.name] = Worker(record, beat.lease_ms)
             return Pulse.ALIVE
 
     def leave(self, name: str, incarnation: str) -> None:
@@ -346,15 +376,15 @@ class MemoryLedger:
         self, topic: str, producer: str, *, ended: bool = False, left: bool = False, known: int = 0
     ) -> RunRecord:
         with self._run_move() as now:
-            run = self._runs.setdefault(topic, _Run())
+            run = self._runs.setdefault(topic, Producers())
             if run.number < known:  # a wipe took the run from under its producers
-                run = self._runs[topic] = _Run(known, ended=False)
+                run = self._runs[topic] = Producers(known, ended=False)
             if run.ended and not ended and not left:
-                run = self._runs[topic] = _Run(run.number + 1, ended=False)
+                run = self._runs[topic] = Producers(run.number + 1, ended=False)
             if left:
                 run.producers.pop(producer, None)
             elif not run.ended:
-                run.producers[producer] = _Producer(now, ended)
+                run.producers[producer] = Producing(now, ended)
             self._runs_expire_at_ms = now + RUN_TTL_S * 1000
             return run.record(now)
 
@@ -378,36 +408,3 @@ class MemoryLedger:
 
     def close(self) -> None:
         """Nothing to close."""
-
-
-def _blank(task: NewTask | Claim, topic: str) -> TaskRecord:
-    """A task of which nothing is known but where it lies."""
-    return TaskRecord(
-        task_id=task.task_id,
-        status=State.QUEUED,
-        sealed=False,
-        task_type=task.task_type,
-        attempts=0,
-        fence="",
-        worker=None,
-        result=None,
-        error_log=None,
-        queued_at_ms=task.queued_at_ms,
-        started_at_ms=None,
-        finished_at_ms=None,
-        topic=topic,
-        partition=task.partition,
-        offset=task.offset,
-    )
-
-
-def _over(task: _Task, claim: Claim, lost: str) -> str:
-    """Say why a claimed task ends here and does not run (C5), or nothing."""
-    if claim.refusal:
-        return claim.refusal
-    if task.record.failures >= claim.max_attempts:
-        why = f"no attempt is left: {task.record.failures} of {claim.max_attempts} were made before"
-        return task.record.error_log or why
-    if task.takeovers > MAX_TAKEOVERS:
-        return f"its workers were lost {task.takeovers} times while it ran; the last one was {lost}"
-    return ""

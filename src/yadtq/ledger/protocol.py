@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+from yadtq.codec import OutcomeRecord
 from yadtq.states import FINAL, State
 
 MAX_TAKEOVERS = 20  # lost workers that end a task
@@ -132,6 +133,33 @@ class Answers:
     seals: Sequence[bool] = ()  # False: refused
     claims: Sequence[Answer] = ()
     waiting: bool = False  # WAIT: nothing was done; ask again when the ledger is open
+    epoch: int = 0  # the present one: what is written to Kafka now has to bear it (R4)
+
+
+class Held(NamedTuple):
+    """An attempt that runs, or has run and is not accepted, while the ledger waits to be read in (R3)."""
+
+    task_id: str
+    fence: str
+    task_type: str
+    partition: int
+    offset: int
+    queued_at_ms: int
+    attempt: int
+    failures: int
+    deaths: int
+    generation: int
+    started_at_ms: int
+
+
+class Errand(StrEnum):
+    """What whoever offers to read the outcomes in has to do."""
+
+    NOTHING = "NOTHING"  # the ledger is open, and the outcomes were read
+    EARLY = "EARLY"  # some may not have registered yet; offer again
+    TAKEN = "TAKEN"  # another one does it
+    REBUILD = "REBUILD"  # read all and open a new life
+    READ = "READ"  # read what is forgotten; the life goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +274,31 @@ class Listening(Protocol):
 class Ledger(Protocol):
     """The store of claims and outcomes. Thread-safe."""
 
-    def open(self, topic: str) -> None:
-        """Give the ledger an epoch for this queue; one that has an epoch keeps it."""
+    def register(self, topic: str, worker: str, incarnation: str, attempts: Sequence[Held]) -> int | None:
+        """Write what this incarnation runs into a ledger that waits; an attempt that was superseded is left out.
+
+        Return for how many ms it has been waiting; None: it is open, and nothing was written.
+        """
+
+    def take(self, topic: str, token: str, least_ms: int) -> Errand:
+        """Offer to read the outcomes of a queue in, under a token of one's own, when it has waited for so long."""
+
+    def allot(self, topic: str, token: str, floor: int) -> int | None:
+        """Return an epoch above the floor and all that were allotted; None: the errand is not this token's any more."""
+
+    def restore(
+        self, topic: str, token: str, outcomes: Sequence[OutcomeRecord], *, absent_only: bool = False
+    ) -> int | None:
+        """Write what Kafka has, in the order of each partition; return how many became records, None like `allot`."""
+
+    def open(self, topic: str, token: str, epoch: int, batches: int) -> bool:
+        """Begin a life with this epoch, or end the reading where it is 0. batches: how many `restore` took.
+
+        False: the errand is not this token's any more, or the ledger has lost some of it; begin anew.
+        """
+
+    def drop(self, topic: str, token: str) -> None:
+        """Give the errand back."""
 
     def queued(self, tasks: Sequence[NewTask]) -> None:
         """Write QUEUED records; a task that has a record keeps it, whatever it says."""

@@ -16,15 +16,19 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
+from yadtq.codec import OutcomeRecord
 from yadtq.errors import LedgerUnavailable
-from yadtq.layout import RUN_TTL_S, Layout
+from yadtq.layout import BARRIER_MS, LOCK_MS, RUN_TTL_S, Layout
 from yadtq.ledger import wire
 from yadtq.ledger.protocol import (
     FORGET_MS,
     PRODUCER_LEASE_MS,
+    Answer,
     Answers,
     Batch,
     Beat,
+    Errand,
+    Held,
     NewTask,
     OnHeard,
     OnIds,
@@ -39,11 +43,13 @@ T = TypeVar("T")
 ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a lease is left to try again
 LISTEN_S = 0.5  # how long an ear that is closed may listen on
 DEAF_S = 1.0  # before it tries again
-NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run"}
+NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run", "register", "recovery"}
+NEEDS_FENCES = {"exchange", "finish", "register", "restore"}
 # These may write when Redis is full: without its beat every worker would turn DEAD, without its seal no record would
 # ever expire and make room. What brings new data (exchange, queued) is refused.
-ALLOW_OOM = {"beat", "leave", "workers", "finish", "run"}
-NAMES = ("exchange", "finish", "queued", "beat", "leave", "workers", "run")
+ALLOW_OOM = {"beat", "leave", "workers", "finish", "run", "register", "recovery"}
+NAMES = ("exchange", "finish", "queued", "beat", "leave", "workers", "run", "register", "recovery", "restore")
+NOTHING_SEEN: wire.Seen = (0, 0)
 MOST = 2_000  # tasks in one script: about 10 ms, during which Redis serves nobody else
 
 
@@ -59,37 +65,62 @@ class RedisLedger:
         self._client = _client(url)
         self._sources = {name: _source(name) for name in NAMES}
         self._shas: dict[str, str] = {}
+        self._seen: dict[tuple[str, str], wire.Seen] = {}  # R2: by worker and topic
 
-    def open(self, topic: str) -> None:
-        # Milliseconds of the ledger's own clock: a later life gets a higher epoch, so no old fence is right again.
-        def move() -> None:
-            seconds, micros = self._client.time()
-            self._client.set(self._layout.epoch(topic), seconds * 1000 + micros // 1000, nx=True)
-            self._client.set(self._layout.read(topic), 1, px=self._ttl_s * 500)
+    def register(self, topic: str, worker: str, incarnation: str, attempts: Sequence[Held]) -> int | None:
+        value = wire.register_value(self._task_key, topic, worker, incarnation, attempts)
+        age_ms = self._script("register", [self._layout.epoch(topic), self._layout.barrier(topic)], [value])
+        return None if age_ms < 0 else int(age_ms)
 
-        self._ask(move)
+    def take(self, topic: str, token: str, least_ms: int) -> Errand:
+        return Errand(self._recovery(topic, "take", token, least_ms, LOCK_MS, BARRIER_MS).decode())
+
+    def allot(self, topic: str, token: str, floor: int) -> int | None:
+        return self._recovery(topic, "allot", token, floor) or None
+
+    def restore(
+        self, topic: str, token: str, outcomes: Sequence[OutcomeRecord], *, absent_only: bool = False
+    ) -> int | None:
+        value = wire.restore_value(token, self._task_key, self._ttl_s, absent_only, outcomes)
+        written = int(self._script("restore", [self._layout.lock(topic)], [value]))
+        return None if written < 0 else written
+
+    def open(self, topic: str, token: str, epoch: int, batches: int) -> bool:
+        return bool(self._recovery(topic, "open", token, epoch, batches, self._ttl_s * 500))
+
+    def drop(self, topic: str, token: str) -> None:
+        self._recovery(topic, "drop", token)
+
+    def _recovery(self, topic: str, what: str, *values: str | int) -> Any:
+        of = self._layout
+        keys = [of.epoch(topic), of.read(topic), of.barrier(topic), of.lock(topic), of.writes(topic)]
+        return self._script("recovery", keys, [what, *values])
 
     def queued(self, tasks: Sequence[NewTask]) -> None:
         for at in range(0, len(tasks), MOST):
             self._script("queued", [], [wire.queued_value(self._task_key, tasks[at : at + MOST])])
 
     def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
-        layout, calls = self._layout, list[Call]()
-        epoch = layout.epoch(topic)
+        of, calls, seen = self._layout, list[Call](), self._seen.get((worker, topic), NOTHING_SEEN)
+        epoch, writes, barrier = of.epoch(topic), of.writes(topic), of.barrier(topic)
         if batch.seals or batch.releases:
-            value = wire.finish_value(self._task_key, self._ttl_s, layout.sealed, batch.seals, batch.releases)
-            calls.append(("finish", [epoch], [value]))
-        if batch.accepts or batch.claims:
-            value = wire.exchange_value(self._task_key, topic, worker, incarnation, self._ttl_s * 1000, batch)
-            calls.append(("exchange", [epoch, layout.heartbeats, layout.read(topic)], [value]))
+            value = wire.finish_value(seen, worker, self._task_key, self._ttl_s, of.sealed, batch.seals, batch.releases)
+            calls.append(("finish", [epoch, writes, barrier], [value]))
+        if batch.accepts or batch.claims or not calls:
+            value = wire.exchange_value(seen, self._task_key, topic, worker, incarnation, self._ttl_s * 1000, batch)
+            calls.append(("exchange", [epoch, of.heartbeats, of.read(topic), writes, barrier], [value]))
         replies = dict(zip((name for name, _, _ in calls), self._scripts(calls), strict=True))
         if wire.WAIT in replies.values():
             return Answers(claims=[Refusal.WAIT] * len(batch.claims), waiting=True)
-        sealed = wire.finish_reply(replies["finish"]) if "finish" in replies else ()
-        accepted, answers = (
-            wire.exchange_reply(replies["exchange"], len(batch.claims)) if "exchange" in replies else ((), ())
-        )
-        return Answers(accepted, sealed, answers)
+        sealed: Sequence[bool] = ()
+        accepted: Sequence[int | None] = ()
+        answers: Sequence[Answer] = ()
+        if "finish" in replies:
+            sealed, seen = wire.finish_reply(replies["finish"])
+        if "exchange" in replies:
+            accepted, answers, seen = wire.exchange_reply(replies["exchange"], len(batch.claims))
+        self._seen[worker, topic] = seen
+        return Answers(accepted, sealed, answers, epoch=seen[0])
 
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         def move() -> list[dict[bytes, bytes]]:
@@ -240,7 +271,8 @@ def _source(name: str) -> str:
     scripts = files("yadtq.ledger") / "scripts"
     flags = "#!lua flags=allow-oom\n" if name in ALLOW_OOM else "#!lua\n"
     lease = (scripts / "lease.lua").read_text() if name in NEEDS_LEASE else ""
-    return flags + lease + (scripts / f"{name}.lua").read_text()
+    fences = (scripts / "fences.lua").read_text() if name in NEEDS_FENCES else ""
+    return flags + lease + fences + (scripts / f"{name}.lua").read_text()
 
 
 def _text(found: Mapping[bytes, bytes]) -> dict[str, str]:

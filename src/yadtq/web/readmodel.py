@@ -22,10 +22,10 @@ from pathlib import Path
 import msgspec
 
 from yadtq.broker import Record, TopicPartition
-from yadtq.codec import OutcomeRecord, Undecodable, decode, decode_outcome
+from yadtq.codec import OutcomeRecord, Undecodable, decode
 from yadtq.deadletters import is_note
-from yadtq.layout import HEADER_MARKER
 from yadtq.states import FINAL, State
+from yadtq.validity import Validity, epoch_of
 from yadtq.web.schema import SCHEMA, VERSION
 
 LATEST_MS = 253_402_300_799_999  # the last moment of the year 9999; what claims to be later is shown as this
@@ -219,19 +219,20 @@ class ReadModel:
 
     def _write(self, db: sqlite3.Connection, records: Iterable[Record], sources: Mapping[str, Source]) -> None:
         # In the order of the records: what a later one does depends on what an earlier one did.
-        epochs = {TopicPartition(*where): epoch for *where, epoch in db.execute("SELECT * FROM epochs")}
+        validity = Validity({TopicPartition(*at): epoch for *at, epoch in db.execute("SELECT * FROM epochs")})
         for role, batch in itertools.groupby(records, lambda record: sources[record.topic].role):
             if role in (Role.TASKS, Role.DELAYED):
                 db.executemany(_ENVELOPE, list(self._envelope_rows(db, batch, sources, role)))
             elif role is Role.OUTCOMES:
-                found = self._outcomes(db, batch, sources, epochs)
+                found = self._outcomes(db, batch, sources, validity)
                 for sql, rows in itertools.groupby(list(found), operator.itemgetter(0)):
                     db.executemany(sql, [row for _, row in rows])
             else:
                 for record in batch:
                     if not is_note(record):
                         _count(db, sources[record.topic].queue, "dead")
-        db.executemany("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", [(*at, epoch) for at, epoch in epochs.items()])
+        seen = [(*at, epoch) for at, epoch in validity.epochs.items()]
+        db.executemany("INSERT OR REPLACE INTO epochs VALUES (?, ?, ?)", seen)
 
     def _envelope_rows(
         self, db: sqlite3.Connection, records: Iterable[Record], sources: Mapping[str, Source], role: Role
@@ -265,25 +266,19 @@ class ReadModel:
         db: sqlite3.Connection,
         records: Iterable[Record],
         sources: Mapping[str, Source],
-        epochs: dict[TopicPartition, int],
+        validity: Validity,
     ) -> Iterator[tuple[str, tuple[object, ...]]]:
         """The statement and the row of each outcome that counts."""
         for record in records:
-            source, where = sources[record.topic], record.where
-            if HEADER_MARKER in record.headers:
-                epochs[where] = max(_epoch_of_marker(record), epochs.get(where, 0))
-                continue
+            source = sources[record.topic]
             try:
-                outcome = decode_outcome(record.value)
+                outcome = validity.read(record)
             except Undecodable:
                 _count(db, source.queue, "undecodable")
                 continue
-            epoch = _epoch(outcome.fence)
-            if epoch >= epochs.get(where, 0):  # else its worker missed the new life (R4)
-                yield (
-                    _FINAL if outcome.state in FINAL else _RETRY,
-                    self._outcome_row(db, source, record, outcome, epoch),
-                )
+            if outcome is not None:
+                row = self._outcome_row(db, source, record, outcome, epoch_of(outcome.fence))
+                yield _FINAL if outcome.state in FINAL else _RETRY, row
 
     def _outcome_row(
         self, db: sqlite3.Connection, source: Source, record: Record, outcome: OutcomeRecord, epoch: int
@@ -368,15 +363,3 @@ def _int64(number: int) -> int:
 
 def _moment(at_ms: int | None) -> int | None:
     return None if at_ms is None else max(0, min(at_ms, LATEST_MS))
-
-
-def _epoch(fence: str) -> int:
-    """The life of the ledger that a fence is of; 0 where it is no fence."""
-    epoch = fence.partition(".")[0]
-    return int(epoch) if epoch.isdecimal() and len(epoch) < 19 else 0
-
-
-def _epoch_of_marker(record: Record) -> int:
-    """The life that begins at a marker: the offset of its record in partition 0, which the others name."""
-    named = record.headers[HEADER_MARKER].decode("utf-8", "replace")
-    return _epoch(named) or (record.offset if record.partition == 0 else 0)

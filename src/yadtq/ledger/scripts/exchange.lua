@@ -1,10 +1,22 @@
--- Claims and verdicts of many tasks of one queue, one atomic move. KEYS: epoch, heartbeats, read mark of the queue.
--- ARGV: one msgpack array (wire.py): key of a task without its id, topic, worker, incarnation, max takeovers, age in ms
--- from which an absent record is no free pass; then accepts and claims, an array each.
+-- Claims and verdicts of many tasks of one queue, one atomic move.
+-- KEYS: epoch, heartbeats, read mark, writes and barrier of the queue.
+-- ARGV: one msgpack array (wire.py): epoch and number of its calls that the worker has seen, key of a task without its id,
+-- topic, worker, incarnation, max takeovers, age in ms from which an absent record is no free pass; then accepts and
+-- claims, an array each.
 -- Values come as one argument and go as one reply: to take them apart costs the client more than the script runs.
-local task_key, topic, worker, incarnation, max_takeovers, oldest_ms, accepts, claims = unpack(cmsgpack.unpack(ARGV[1]))
-local epoch = redis.call('GET', KEYS[1])
+local seen_epoch, seen_writes, task_key, topic, worker, incarnation, max_takeovers, oldest_ms, accepts, claims =
+  unpack(cmsgpack.unpack(ARGV[1]))
+local epoch, writes = life(KEYS[1], KEYS[4], KEYS[5], worker, seen_epoch, seen_writes)
 if not epoch then return 'WAIT' end                                   -- R2: an empty ledger must not say "never seen"
+
+-- R4: what is written to Kafka now has to bear the present epoch, or no reader counts it. The old fence is known still.
+local function renew(key, fence)
+  if is_of(fence, epoch) then return fence end
+  local _, counter = numbers_of(fence)
+  local renewed = string.format('%s.%.0f', epoch, counter)
+  redis.call('HSET', key, 'fence', renewed, 'accepted', renewed, 'carried', fence)
+  return renewed
+end
 
 -- Settle, step 1: accept by fence. Answers the time of acceptance (of a retry: the time it waits for), or 0 where the
 -- attempt is not the present one: then it writes nothing (S2).
@@ -12,11 +24,16 @@ local accepted = {}
 for i, a in ipairs(accepts) do
   local task_id, fence, state, wait_ms, failed, died, result, error_log = unpack(a)
   local key = task_key .. task_id
-  local record = redis.call('HMGET', key, 'status', 'fence', 'accepted', 'at_ms')
-  if record[2] ~= fence then
+  local record = redis.call('HMGET', key, 'status', 'fence', 'accepted', 'at_ms', 'carried', 'sealed', 'resend')
+  if record[2] ~= fence and not (record[5] == fence and record[3] == record[2]) then
     accepted[i] = 0
-  elseif record[3] == fence then
-    accepted[i] = tonumber(record[4])                                 -- accepted before, and the answer was lost
+  elseif record[3] and record[3] == record[2] then                    -- accepted before, and the answer was lost
+    if record[6] or (record[1] == 'SCHEDULED' and not record[7]) then
+      accepted[i] = 0                                                 -- Kafka has it too: the claim says so
+    else
+      if record[1] ~= 'QUEUED' then renew(key, record[2]) end
+      accepted[i] = tonumber(record[4])
+    end
   elseif record[1] ~= 'PROCESSING' then
     accepted[i] = 0                                                   -- released: nothing of it can have run
   else
@@ -37,11 +54,12 @@ for i, a in ipairs(accepts) do
     if died then redis.call('HINCRBY', key, 'deaths', 1) end
     put('at_ms', at)
     redis.call('HSET', key, unpack(set))
+    if state ~= 'QUEUED' then renew(key, fence) end
     accepted[i] = at
   end
 end
-if #claims == 0 then return cmsgpack.pack({accepted, {}}) end
-if not alive(KEYS[2], worker, incarnation) then return cmsgpack.pack({accepted, 'DEAD'}) end
+if #claims == 0 then return cmsgpack.pack({accepted, {}, epoch, writes}) end
+if not alive(KEYS[2], worker, incarnation) then return cmsgpack.pack({accepted, 'DEAD', epoch, writes}) end
 
 local function settle(key, fence, reason)                             -- C5: decided here, answered as the verdict
   redis.call('HSET', key, 'status', 'FAILED', 'fence', fence, 'accepted', fence, 'error_log', reason,
@@ -56,16 +74,20 @@ local function claim(task_id, token, task_type, partition, offset, queued_at_ms,
                      generation, in_doubt)
   local key = task_key .. task_id
   local record = redis.call('HMGET', key, 'status', 'fence', 'worker', 'incarnation', 'token', 'attempts', 'failures',
-    'takeovers', 'started_at_ms', 'deaths', 'generation', 'resend')
+    'takeovers', 'started_at_ms', 'deaths', 'generation', 'resend', 'sealed')
   local status, fence, owner, owner_incarnation = record[1], record[2], record[3], record[4]
   local attempts, failures, deaths = tonumber(record[6] or 0), tonumber(record[7] or 0), tonumber(record[10] or 0)
   local present = tonumber(record[11] or 0)
   if not status and not read and (in_doubt or now - queued_at_ms > oldest_ms) then
     return {'UNREAD'}                                                 -- C8, R5: an absent record is no free pass
   elseif status == 'SUCCESS' or status == 'FAILED' then
+    if not record[13] then renew(key, fence) end
     return {'OVER', redis.call('HGETALL', key)}
   elseif status and generation < present then                         -- C4: generations, never attempt numbers
-    if record[12] and generation == present - 1 then return {'RESEND', redis.call('HGETALL', key)} end
+    if record[12] and generation == present - 1 then
+      renew(key, fence)
+      return {'RESEND', redis.call('HGETALL', key)}
+    end
     return {'STALE'}
   elseif status == 'PROCESSING' and record[5] == token and owner == worker and owner_incarnation == incarnation then
     return {'RUN', fence, attempts, failures, tonumber(record[9]), '', deaths}  -- C2: same token, same answer
@@ -99,4 +121,4 @@ end
 
 local answers = {}
 for i, c in ipairs(claims) do answers[i] = claim(unpack(c)) end
-return cmsgpack.pack({accepted, answers})
+return cmsgpack.pack({accepted, answers, epoch, writes})

@@ -1,17 +1,21 @@
 -- Seals and releases of many tasks of one queue. May write when Redis is full: a record that is not sealed never expires
--- and makes no room. KEYS: epoch of the queue. ARGV: one msgpack array (wire.py): key of a task without its id, time to
--- live of a sealed record in s, channel of announcements; then seals and releases, an array each.
-local task_key, ttl_s, channel, seals, releases = unpack(cmsgpack.unpack(ARGV[1]))
-if redis.call('EXISTS', KEYS[1]) == 0 then return 'WAIT' end           -- R2
+-- and makes no room. KEYS: epoch, writes and barrier of the queue. ARGV: one msgpack array (wire.py): epoch and number of
+-- its calls that the worker has seen, worker, key of a task without its id, time to live of a sealed record in s, channel of
+-- announcements; then seals and releases, an array each.
+local seen_epoch, seen_writes, worker, task_key, ttl_s, channel, seals, releases = unpack(cmsgpack.unpack(ARGV[1]))
+local epoch, writes = life(KEYS[1], KEYS[2], KEYS[3], worker, seen_epoch, seen_writes)
+if not epoch then return 'WAIT' end                                   -- R2
 
 -- Settle, step 3: Kafka has the outcome. Only a sealed record is shown as final, and only a sealed record expires (R1).
--- Of a retry: Kafka has its envelope. Answers true, or false where the attempt is not the present one (S2).
+-- Of a retry: Kafka has its envelope. Answers true, or false where the attempt is not the present one (S2), or where its
+-- outcome was written under an epoch that is over and was not read in: it may stand behind the marker (R4).
 local sealed, final = {}, {}
 for i, s in ipairs(seals) do
   local task_id, fence = s[1], s[2]
   local key = task_key .. task_id
-  local record = redis.call('HMGET', key, 'status', 'fence')
-  sealed[i] = record[2] == fence
+  local record = redis.call('HMGET', key, 'status', 'fence', 'sealed', 'resend')
+  local read_in = record[3] or (record[1] == 'SCHEDULED' and not record[4])
+  sealed[i] = record[2] == fence and (is_of(fence, epoch) or (read_in and true or false))
   if sealed[i] and (record[1] == 'SUCCESS' or record[1] == 'FAILED') then
     redis.call('HSET', key, 'sealed', 1)
     redis.call('EXPIRE', key, ttl_s)
@@ -34,4 +38,4 @@ for _, r in ipairs(releases) do
     redis.call('HINCRBY', key, 'attempts', -1)
   end
 end
-return cmsgpack.pack({sealed})
+return cmsgpack.pack({sealed, epoch, writes})

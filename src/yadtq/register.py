@@ -1,0 +1,51 @@
+"""What a worker tells a ledger that waits to be read in: which attempts it still runs.
+
+One invariant: it registers only what its present incarnation has claimed, and only when Kafka has everything that was
+accepted before. So what is registered is not over, and nobody else was given it as far as this worker can know (R3).
+"""
+
+from collections.abc import Callable, Iterable
+
+from yadtq.claim import Work
+from yadtq.errors import LedgerUnavailable
+from yadtq.heartbeat import Identity
+from yadtq.layout import QueueTopics
+from yadtq.ledger import Ledger
+from yadtq.telemetry import Event, Telemetry
+
+
+class Registrar:
+    """One worker's part in the barrier of a queue.
+
+    Args:
+        recover: Called when the outcomes have to be read in. It is quick.
+    """
+
+    def __init__(
+        self, ledger: Ledger, topics: QueueTopics, identity: Identity, telemetry: Telemetry, recover: Callable[[], None]
+    ) -> None:
+        self.recover = recover
+        self._ledger = ledger
+        self._topics = topics
+        self._identity = identity
+        self._telemetry = telemetry
+        self._told = False
+
+    def opened(self) -> None:
+        """The ledger answered."""
+        self._told = False
+
+    def wait(self, works: Iterable[Work], *, written: bool) -> None:
+        """The ledger waits. works: what is claimed and not accepted; written: Kafka has what was accepted."""
+        if not self._told:
+            self._told = True
+            self._telemetry.tell(Event("waiting_for_ledger"))
+        identity = self._identity
+        incarnation = identity.incarnation
+        if written and identity.alive:  # without a beat it may have been DEAD, and its attempts somebody else's
+            held = [work.holding() for work in works if work.incarnation == incarnation]
+            try:
+                self._ledger.register(self._topics.tasks, identity.name, incarnation, held)
+            except LedgerUnavailable as error:
+                self._telemetry.failed("Redis", error)
+        self.recover()
