@@ -51,6 +51,10 @@ class Layout:
         """A consumer group."""
         return self.prefix + name
 
+    def delayed_group(self, name: str) -> str:
+        """The consumer group that reads `Q.delayed`, beside the group of this name that reads `Q`."""
+        return self.prefix + name + DELAYED
+
     def queues(self, topics: set[str]) -> list[str]:
         """The queues among the topics of a cluster: what has an outcomes topic beside it."""
         found = (topic.removesuffix(OUTCOMES) for topic in topics if topic.endswith(OUTCOMES))
@@ -87,6 +91,14 @@ class Layout:
     def lock(self, topic: str) -> str:
         """A hash: who reads the outcomes of this queue in. TTL: LOCK_MS, renewed with every batch."""
         return f"{self.prefix}yadtq:lock:{topic}"
+
+    def due(self, topic: str, partition: int) -> str:
+        """A sorted set: when what waits in a partition of `Q.delayed` is due. No TTL; holds what has not fired."""
+        return f"{self.prefix}yadtq:due:{topic}:{partition}"
+
+    def waiting(self, topic: str, partition: int) -> str:
+        """A hash: what waits there, by key, and `upto`, where to read on. No TTL; holds what has not fired."""
+        return f"{self.prefix}yadtq:waiting:{topic}:{partition}"
 
     @property
     def sealed(self) -> str:

@@ -1,4 +1,4 @@
-"""The process that talks to Kafka and Redis: intake, engine, heartbeat and runner, started and stopped as one.
+"""The process that talks to Kafka and Redis: intake, engine, scheduler, heartbeat and runner, as one.
 
 One invariant: it leaves in an order that loses nothing and repeats nothing: first what runs is finished and settled,
 then the offsets are committed and the group is left, then the heartbeat ends, and only then its claims. A worker that
@@ -8,7 +8,7 @@ is killed instead leaves all of that to the next owner.
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from yadtq.app import App
 from yadtq.broker import Producer
@@ -20,6 +20,7 @@ from yadtq.intake import Intake
 from yadtq.publisher import ensure_queue
 from yadtq.rebuild import Rebuilder
 from yadtq.runners import InlineRunner, Runner, Sink
+from yadtq.scheduler import Scheduler
 from yadtq.service import Clock, Service, SystemClock
 from yadtq.settings import WorkerSettings
 from yadtq.telemetry import Event, Telemetry
@@ -126,7 +127,9 @@ class Worker:
         intake = self._intake(engine)
         heartbeat = self._heartbeat(identity, engine, intake)
         rebuilder = self._rebuilder(producer)
-        self._services = [rebuilder, intake, engine, heartbeat]
+        scheduler = self._scheduler(producer, rebuilder)
+        parts = (engine, rebuilder, intake, scheduler, heartbeat)  # in the order in which they are stopped
+        self._services = list(parts)
         for service in self._services:
             service.watchers.append(self._wake.set)
             service.start()
@@ -138,8 +141,22 @@ class Worker:
             self._watch()
             self._drain(engine)
         finally:
-            self._stop(identity, engine)
+            self._stop(parts)
+            self._end(identity, engine)
             producer.close(FLUSH_S)
+
+    def _scheduler(self, producer: Producer, rebuilder: Rebuilder) -> Scheduler:
+        return Scheduler(
+            self._app.broker,
+            producer,
+            self._app.ledger.due,
+            self._topics,
+            self._app.layout.delayed_group(self._settings.group),
+            self._settings,
+            self.telemetry,
+            self._clock,
+            recover=rebuilder.wake,
+        )
 
     def _intake(self, engine: Engine) -> Intake:
         return Intake(
@@ -216,11 +233,12 @@ class Worker:
             if not engine.join(self._settings.grace_s):
                 self.telemetry.tell(Event("overdue", detail=f"{self._settings.grace_s:g} s of grace"))
 
-    def _stop(self, identity: Identity, engine: Engine) -> None:
-        rebuilder, intake, _, heartbeat = self._services
-        for service in (engine, rebuilder, intake, heartbeat):
+    def _stop(self, parts: Sequence[Service]) -> None:
+        for service in parts:
             service.stop()
             service.join(LEAVE_S)
+
+    def _end(self, identity: Identity, engine: Engine) -> None:
         if not engine.runner.close(0.0):
             engine.runner.kill()
         try:

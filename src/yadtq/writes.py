@@ -105,7 +105,7 @@ class Writes:
             return True
         first = self.messages[0]
         if report.too_large and first.value and HEADER_REASON in first.headers and HEADER_SHA256 not in first.headers:
-            self.messages[0] = _reference(first, self.record)  # too large to copy: say where it lies
+            self.messages[0] = reference(first)  # too large to copy: say where it lies
         return False
 
 
@@ -160,8 +160,9 @@ def _retry(work: Work, outcome: OutcomeRecord, topics: QueueTopics) -> Message:
     return delayed(envelope, work.record.key, dict(work.record.headers), topics)
 
 
-def _reference(message: Message, record: Record) -> Message:
-    digest = hashlib.sha256(record.value).hexdigest().encode()
+def reference(message: Message) -> Message:
+    """A dead letter that says where its bytes lie, instead of one that is too large to hold them."""
+    digest = hashlib.sha256(message.value or b"").hexdigest().encode()
     ours = (HEADER_REASON, HEADER_SOURCE, HEADER_TASK)
     kept = {name: value for name, value in message.headers.items() if name in ours}
     return Message(message.topic, b"", message.key, headers={**kept, HEADER_SHA256: digest})

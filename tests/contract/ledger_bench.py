@@ -114,6 +114,9 @@ class Bench:
         assert record is not None
         return record
 
+    def now_ms(self) -> int:
+        raise NotImplementedError
+
     def pass_ms(self, duration_ms: int) -> None:
         raise NotImplementedError
 
@@ -146,6 +149,9 @@ class MemoryBench(Bench):
     def __init__(self) -> None:
         self.clock = ManualClock()
         super().__init__(MemoryLedger(self.clock, TTL_S))
+
+    def now_ms(self) -> int:
+        return self.clock.now_ms()
 
     def pass_ms(self, duration_ms: int) -> None:
         self.clock.turn(duration_ms)

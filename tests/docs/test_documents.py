@@ -246,6 +246,8 @@ def test_every_key_topic_and_header_is_documented() -> None:
         names.writes("<topic>"),
         names.barrier("<topic>"),
         names.lock("<topic>"),
+        names.due("<topic>", "<partition>"),  # type: ignore[arg-type]
+        names.waiting("<topic>", "<partition>"),  # type: ignore[arg-type]
         names.sealed,
         names.runs,
     ]
@@ -283,9 +285,9 @@ def test_every_file_and_function_that_is_named_exists(document: Path) -> None:
 
 def test_every_letter_in_the_code_is_explained() -> None:
     scripts = "\n".join(path.read_text() for path in (ROOT / "src/yadtq/ledger/scripts").glob("*.lua"))
-    letters = set(re.findall(r"\(([CSR]\d)\)|\b([CSR]\d):", SOURCE + scripts))
+    letters = set(re.findall(r"\(([CSTR]\d)\)|\b([CSTR]\d):", SOURCE + scripts))
     used = {letter for pair in letters for letter in pair if letter}
-    assert {"C1", "C2", "S2", "S3", "R1"} <= used
+    assert {"C1", "C2", "S2", "S3", "T1", "T2", "R1"} <= used
     explained = {head[:2] for head in headings(PROTOCOL)}
     assert used <= explained
 

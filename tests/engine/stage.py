@@ -11,6 +11,7 @@ from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
 from yadtq.broker import Message, OnReport, OnReports, Record, Report, TopicPartition
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer
 from yadtq.codec import OutcomeRecord, decode_outcome, encode
+from yadtq.delayed import delayed
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
 from yadtq.envelope import Envelope
 from yadtq.handle import Handle
@@ -22,6 +23,7 @@ from yadtq.ledger.memory import MemoryLedger
 from yadtq.publisher import ensure_queue
 from yadtq.rebuild import Rebuilder
 from yadtq.runners import Sink
+from yadtq.scheduler import Scheduler
 from yadtq.settings import Order, WorkerSettings
 from yadtq.states import FINAL
 from yadtq.task import FREE, Call, Limits, Options, Registry, Task
@@ -30,6 +32,7 @@ from yadtq.validity import Validity
 
 QUEUE = "q"
 GROUP = "workers"
+DELAYED_GROUP = Layout().delayed_group(GROUP)
 T = TypeVar("T")
 
 
@@ -207,19 +210,43 @@ class Player:
             on_reborn=lambda: put(Reborn()),
         )
         self.consumer: MemoryConsumer = stage.broker.consumer(stage.topics.tasks, GROUP, self.intake, 10_000)
+        self.scheduler = Scheduler(
+            stage.broker,
+            self.producer,
+            ledger.due,
+            stage.topics,
+            DELAYED_GROUP,
+            settings,
+            telemetry,
+            clock,
+            recover=self._woken,
+        )
+        self.delayed_consumer: MemoryConsumer | None = None
         self.heartbeat.turn()
 
     def _woken(self) -> None:
         self.woken = True
+
+    def schedule(self, times: int = 1) -> None:
+        """Turn the scheduler, which joins its group at the first turn; no time passes."""
+        if self.delayed_consumer is None:
+            topic = self.stage.topics.delayed
+            self.delayed_consumer = self.stage.broker.consumer(topic, DELAYED_GROUP, self.scheduler, 10_000)
+        for _ in range(times):
+            self.scheduler.turn(self.delayed_consumer)
+            self._rebuild()
 
     def turn(self, times: int = 1) -> None:
         """Poll and step; no time passes."""
         for _ in range(times):
             self.intake.turn(self.consumer)
             self.engine.step(0.0)
-            if self.woken and self.rebuilds:
-                self.woken = False
-                self.rebuilder.turn()
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        if self.woken and self.rebuilds:
+            self.woken = False
+            self.rebuilder.turn()
 
     def work(self, times: int = 20, ending: Ending = Ending.RETURNED) -> None:
         """Turn, and let everything that is given run to its end."""
@@ -240,6 +267,9 @@ class Player:
         """The process is gone: nothing of it ever moves again, and the group finds out."""
         self.stage.broker.members[self.stage.topics.tasks, GROUP].remove(self.consumer)
         self.consumer.positions.clear()
+        if self.delayed_consumer is not None:
+            self.stage.broker.members[self.stage.topics.delayed, DELAYED_GROUP].remove(self.delayed_consumer)
+            self.delayed_consumer.positions.clear()
 
 
 class Stage:
@@ -263,6 +293,24 @@ class Stage:
         for task_id in task_ids:
             envelope = Envelope(task_id=task_id, task_type=task_type, task_args=msgspec.Raw(b"[1]"), **fields)  # type: ignore[arg-type]
             self.publish_bytes(encode(envelope), partition)
+
+    def delay(
+        self, *task_ids: str, by_ms: int, partition: int = 0, key: bytes | None = None, generation: int = 0
+    ) -> None:
+        """Put tasks into the delayed topic, as a submitter does whose clock is the ledger's."""
+        for task_id in task_ids:
+            due_ms = self.clock.now_ms() + by_ms
+            envelope = Envelope(
+                task_id=task_id,
+                task_type="add",
+                task_args=msgspec.Raw(b"[1]"),
+                queued_at_ms=self.clock.now_ms(),
+                generation=generation,
+                not_before_ms=due_ms,
+            )
+            message = delayed(envelope, key, {"trace": b"\xff\x00"}, self.topics)
+            report = self.broker.append(msgspec.structs.replace(message, partition=partition))
+            assert report.error is None
 
     def publish_bytes(self, data: bytes, partition: int = 0) -> None:
         report = self.broker.append(Message(self.topics.tasks, data, partition=partition))

@@ -1,6 +1,7 @@
 """The ledger port. Importing it loads no Redis client; `connect` does."""
 
 from yadtq.layout import Layout
+from yadtq.ledger.due import Due, DueIndex, Look, Place, Waiting
 from yadtq.ledger.protocol import (
     Accept,
     Answer,
@@ -34,12 +35,16 @@ __all__ = [
     "Batch",
     "Beat",
     "Claim",
+    "Due",
+    "DueIndex",
     "Elsewhere",
     "Errand",
     "Held",
     "Ledger",
+    "Look",
     "NewTask",
     "Over",
+    "Place",
     "Pulse",
     "Refusal",
     "Release",
@@ -49,6 +54,7 @@ __all__ = [
     "Seal",
     "Stale",
     "TaskRecord",
+    "Waiting",
     "WorkerRecord",
     "connect",
 ]

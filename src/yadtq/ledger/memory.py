@@ -14,6 +14,8 @@ from yadtq.codec import OutcomeRecord
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import RUN_TTL_S
 from yadtq.ledger.announcements import Announcements, Ear
+from yadtq.ledger.due import Waiting
+from yadtq.ledger.memory_due import Index, MemoryDueIndex
 from yadtq.ledger.memory_life import Life, Producers, Producing, Seen, Worker
 from yadtq.ledger.memory_task import Task, blank, held, numbers_of, over, restored
 from yadtq.ledger.protocol import (
@@ -45,7 +47,8 @@ from yadtq.ledger.protocol import (
 from yadtq.service import Clock, SystemClock
 from yadtq.states import FINAL, State
 
-Snapshot = tuple[dict[str, Life], dict[str, Task], dict[str, Worker], dict[str, Producers]]
+Indexes = dict[tuple[str, int], Index]
+Snapshot = tuple[dict[str, Life], dict[str, Task], dict[str, Worker], dict[str, Producers], Indexes]
 
 
 class MemoryLedger:
@@ -69,6 +72,7 @@ class MemoryLedger:
         self._runs_expire_at_ms = 0
         self._announcements = Announcements()
         self._final: list[str] = []  # to be announced when the move is over
+        self.due = MemoryDueIndex(self._move, self._is_open, self._record, self._schedule)
 
     def wipe(self) -> None:
         """Forget everything, as a Redis that lost its disk."""
@@ -77,6 +81,7 @@ class MemoryLedger:
             self._tasks.clear()
             self._workers.clear()
             self._runs.clear()
+            self.due.wipe()
 
     def forget_reading(self, topic: str) -> None:
         """Forget that the outcomes of this queue were read, as after half the life of a record."""
@@ -86,12 +91,12 @@ class MemoryLedger:
     def snapshot(self) -> "Snapshot":
         """Keep all that the store holds now."""
         with self._lock:
-            return copy.deepcopy((self._lives, self._tasks, self._workers, self._runs))
+            return copy.deepcopy((self._lives, self._tasks, self._workers, self._runs, self.due.indexes))
 
     def roll_back(self, snapshot: "Snapshot") -> None:
         """Lose every write since then, as a Redis that was started again without the tail of its log."""
         with self._lock:
-            self._lives, self._tasks, self._workers, self._runs = copy.deepcopy(snapshot)
+            self._lives, self._tasks, self._workers, self._runs, self.due.indexes = copy.deepcopy(snapshot)
 
     def expires_at_ms(self, task_id: str) -> int | None:
         """Say when a record goes; None: it stays."""
@@ -119,6 +124,9 @@ class MemoryLedger:
 
     def _life(self, topic: str) -> Life:
         return self._lives.setdefault(topic, Life())
+
+    def _is_open(self, topic: str) -> bool:
+        return self._life(topic).epoch > 0
 
     def register(self, topic: str, worker: str, incarnation: str, attempts: Sequence[Held]) -> int | None:
         with self._move() as now:
@@ -172,6 +180,20 @@ class MemoryLedger:
                     if new.not_before_ms:
                         record = replace(record, status=State.SCHEDULED, not_before_ms=new.not_before_ms)
                     self._tasks[new.task_id] = Task(record)
+
+    def _schedule(self, waiting: Waiting, now: int) -> None:
+        task = waiting.task
+        read = now < self._life(task.topic).read_until_ms
+        if self._task(task.task_id, now) is None and (read or now - task.queued_at_ms <= self._ttl_ms):  # C8
+            self._tasks[task.task_id] = Task(
+                replace(
+                    blank(task, task.topic),
+                    status=State.SCHEDULED,
+                    attempts=task.tries,
+                    generation=waiting.generation,
+                    not_before_ms=task.not_before_ms,
+                )
+            )
 
     def listen(self, on_ids: OnIds, on_heard: OnHeard) -> Ear:
         return self._announcements.listen(on_ids, on_heard)
@@ -312,10 +334,13 @@ class MemoryLedger:
             return None
         return task
 
+    def _record(self, task_id: str, now: int) -> TaskRecord | None:
+        task = self._task(task_id, now)
+        return task.record if task else None
+
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         with self._move() as now:
-            found = [self._task(task_id, now) for task_id in task_ids]
-            return [task.record if task else None for task in found]
+            return [self._record(task_id, now) for task_id in task_ids]
 
     def beat(self, beat: Beat) -> Pulse:
         with self._move() as now:

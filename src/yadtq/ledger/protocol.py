@@ -7,10 +7,13 @@ clock. Everything raises LedgerUnavailable where the store does not answer.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from yadtq.codec import OutcomeRecord
 from yadtq.states import FINAL, State
+
+if TYPE_CHECKING:
+    from yadtq.ledger.due import DueIndex
 
 MAX_TAKEOVERS = 20  # lost workers that end a task
 FORGET_MS = 86_400_000  # a worker that was silent for so long is dropped
@@ -273,6 +276,10 @@ class Listening(Protocol):
 
 class Ledger(Protocol):
     """The store of claims and outcomes. Thread-safe."""
+
+    @property
+    def due(self) -> "DueIndex":
+        """The index of what waits for a time, in the same store."""
 
     def register(self, topic: str, worker: str, incarnation: str, attempts: Sequence[Held]) -> int | None:
         """Write what this incarnation runs into a ledger that waits; an attempt that was superseded is left out.

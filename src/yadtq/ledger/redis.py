@@ -38,6 +38,7 @@ from yadtq.ledger.protocol import (
     TaskRecord,
     WorkerRecord,
 )
+from yadtq.ledger.redis_due import RedisDueIndex
 
 T = TypeVar("T")
 ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a lease is left to try again
@@ -45,10 +46,11 @@ LISTEN_S = 0.5  # how long an ear that is closed may listen on
 DEAF_S = 1.0  # before it tries again
 NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run", "register", "recovery"}
 NEEDS_FENCES = {"exchange", "finish", "register", "restore"}
+DUE = {"due_place", "due_put", "due_look", "due_remove"}
 # These may write when Redis is full: without its beat every worker would turn DEAD, without its seal no record would
-# ever expire and make room. What brings new data (exchange, queued) is refused.
-ALLOW_OOM = {"beat", "leave", "workers", "finish", "run", "register", "recovery"}
-NAMES = ("exchange", "finish", "queued", "beat", "leave", "workers", "run", "register", "recovery", "restore")
+# ever expire and make room. What brings new data (exchange, queued, due_put) is refused.
+ALLOW_OOM = {"beat", "leave", "workers", "finish", "run", "register", "recovery", *(DUE - {"due_put"})}
+NAMES = ("exchange", "finish", "queued", "beat", "leave", "workers", "run", "register", "recovery", "restore", *DUE)
 NOTHING_SEEN: wire.Seen = (0, 0)
 MOST = 2_000  # tasks in one script: about 10 ms, during which Redis serves nobody else
 
@@ -66,6 +68,7 @@ class RedisLedger:
         self._sources = {name: _source(name) for name in NAMES}
         self._shas: dict[str, str] = {}
         self._seen: dict[tuple[str, str], wire.Seen] = {}  # R2: by worker and topic
+        self.due = RedisDueIndex(self._scripts, layout, record_ttl_s)
 
     def register(self, topic: str, worker: str, incarnation: str, attempts: Sequence[Held]) -> int | None:
         value = wire.register_value(self._task_key, topic, worker, incarnation, attempts)
@@ -270,9 +273,10 @@ def _client(url: str) -> "redis.Redis":
 def _source(name: str) -> str:
     scripts = files("yadtq.ledger") / "scripts"
     flags = "#!lua flags=allow-oom\n" if name in ALLOW_OOM else "#!lua\n"
-    lease = (scripts / "lease.lua").read_text() if name in NEEDS_LEASE else ""
+    lease = (scripts / "lease.lua").read_text() if name in NEEDS_LEASE | DUE else ""
     fences = (scripts / "fences.lua").read_text() if name in NEEDS_FENCES else ""
-    return flags + lease + fences + (scripts / f"{name}.lua").read_text()
+    index = (scripts / "index.lua").read_text() if name in DUE else ""
+    return flags + lease + fences + index + (scripts / f"{name}.lua").read_text()
 
 
 def _text(found: Mapping[bytes, bytes]) -> dict[str, str]:

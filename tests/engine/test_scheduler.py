@@ -1,0 +1,431 @@
+"""What waits for a time fires at its time and not before, is never lost, and runs once."""
+
+import pytest
+from stage import DELAYED_GROUP, Player, Stage
+
+from opening import open_ledger
+from yadtq.attempt import Ending
+from yadtq.broker import Message, Record, TopicPartition
+from yadtq.codec import decode
+from yadtq.delayed import tombstone
+from yadtq.states import State
+
+
+@pytest.fixture
+def worker(stage: Stage) -> Player:
+    return stage.player(order="unordered")
+
+
+def fired(stage: Stage) -> list[str]:
+    """The tasks that came from the delayed topic, as they lie in the queue."""
+    return [decode(record.value).task_id for record in stage.lying_in(stage.topics.tasks)]
+
+
+def unburied(stage: Stage) -> set[bytes]:
+    """The keys in the delayed topic whose last record is no tombstone."""
+    last: dict[bytes, Record] = {record.key or b"": record for record in stage.lying_in(stage.topics.delayed)}
+    return {key for key, record in last.items() if record.value}
+
+
+def in_index(stage: Stage, partitions: int = 1) -> int:
+    return sum(place.waits for place in stage.ledger.due.places(stage.topics.tasks, range(partitions)))
+
+
+def pass_ms(stage: Stage, *players: Player, by_ms: int) -> None:
+    """Let time pass with every lease alive."""
+    while by_ms > 0:
+        stage.clock.turn(min(by_ms, 3_000))
+        by_ms -= 3_000
+        for player in players:
+            player.turn()
+            player.heartbeat.turn()
+            player.schedule(4)
+
+
+def test_a_task_fires_at_its_time_and_not_before(stage: Stage, worker: Player) -> None:
+    stage.delay("a", by_ms=5_000)
+    worker.schedule(5)
+    stage.clock.turn(4_999)
+    worker.schedule(5)
+    assert fired(stage) == []
+    assert stage.record("a").shown is State.SCHEDULED
+    stage.clock.turn(1)
+    worker.schedule(5)
+    assert fired(stage) == ["a"]
+    assert (unburied(stage), in_index(stage)) == (set(), 0)
+    worker.work()
+    assert stage.record("a").shown is State.SUCCESS
+    assert [worker.kinds("a").count(kind) for kind in ("scheduled", "fired", "started")] == [1, 1, 1]
+
+
+def test_the_earliest_fire_first_and_the_rest_goes_on_waiting(stage: Stage, worker: Player) -> None:
+    for task_id, by_ms in (("c", 3_000), ("a", 1_000), ("b", 2_000), ("late", 60_000)):
+        stage.delay(task_id, by_ms=by_ms)
+    worker.schedule(5)
+    stage.clock.turn(3_000)
+    worker.schedule(5)
+    assert fired(stage) == ["a", "b", "c"]
+    assert unburied(stage) == {b"0:late"}
+
+
+def test_the_next_one_to_be_due_is_looked_for_when_it_is_due(stage: Stage, worker: Player) -> None:
+    stage.delay("later", by_ms=10_000)
+    worker.schedule(5)
+    stage.delay("sooner", by_ms=150)
+    worker.schedule(2)
+    stage.clock.turn(150)
+    worker.schedule(5)
+    assert fired(stage) == ["sooner"]
+
+
+def test_a_retry_that_waits_ends_in_success(stage: Stage, worker: Player) -> None:
+    stage.publish("a")
+    for _ in range(2):
+        worker.turn(2)
+        worker.runner.begin()
+        worker.runner.end_one(next(iter(worker.runner.running)), Ending.RAISED, after_s=10)
+        worker.turn(4)
+        worker.schedule(3)
+        assert stage.record("a").shown is State.SCHEDULED
+        pass_ms(stage, worker, by_ms=9_000)
+        worker.turn(3)
+        assert not worker.runner.waiting
+        pass_ms(stage, worker, by_ms=1_000)
+    worker.work()
+    assert worker.runner.history == [("a", 1), ("a", 2), ("a", 3)]
+    assert [outcome.state for outcome in stage.outcomes("a")] == [State.SCHEDULED, State.SCHEDULED, State.SUCCESS]
+    assert unburied(stage) == set()
+
+
+def test_key_headers_and_bytes_travel_and_what_has_no_key_takes_turns() -> None:
+    stage = Stage(partitions=4)
+    worker = stage.player(order="unordered")
+    stage.delay("k1", "k2", by_ms=10, key=b"\xffcustomer", partition=1)
+    stage.delay("n1", "n2", "n3", "n4", by_ms=20, partition=2)
+    waiting = stage.lying_in(stage.topics.delayed)[0]
+    worker.schedule(5)
+    stage.clock.turn(20)
+    worker.schedule(8)
+    records = {decode(record.value).task_id: record for record in stage.lying_in(stage.topics.tasks)}
+    assert records["k1"].key == records["k2"].key == b"\xffcustomer"
+    assert records["k1"].partition == records["k2"].partition
+    assert records["k1"].headers == {"trace": b"\xff\x00"}
+    assert records["k1"].value == waiting.value
+    assert {records[f"n{number}"].partition for number in range(1, 5)} == {0, 1, 2, 3}
+    assert all(records[f"n{number}"].key is None for number in range(1, 5))
+
+
+def test_many_that_are_due_at_once_fire_in_a_few_rounds(stage: Stage, worker: Player) -> None:
+    names = [f"t{number}" for number in range(2_000)]
+    stage.delay(*names, by_ms=1_000)
+    worker.schedule(10)
+    stage.clock.turn(1_000)
+    worker.schedule(20)
+    assert sorted(fired(stage)) == sorted(names)
+    assert (in_index(stage), unburied(stage)) == (0, set())
+
+
+# -- T1: keys and what is tombstoned unfired ---------------------------------------------------------------------------
+
+
+def test_the_tombstone_of_one_firing_does_not_take_the_next_retry_with_it(stage: Stage, worker: Player) -> None:
+    """The counterexample of `delayed_by_task`: generation 2 is scheduled before the tombstone of generation 1."""
+    stage.delay("a", by_ms=1_000, generation=1)
+    worker.schedule(5)
+    stage.clock.turn(1_000)
+    worker.schedule()
+    stage.delay("a", by_ms=1_000, generation=2)
+    worker.schedule(5)
+    assert unburied(stage) == {b"2:a"}
+    assert in_index(stage) == 1
+    stage.clock.turn(1_000)
+    worker.schedule(5)
+    assert fired(stage) == ["a", "a"]
+    assert unburied(stage) == set()
+
+
+def test_what_is_sealed_is_tombstoned_unfired(stage: Stage, worker: Player) -> None:
+    stage.publish("a")
+    worker.work()
+    assert stage.record("a").final
+    stage.delay("a", by_ms=1_000)
+    worker.schedule(5)
+    stage.clock.turn(1_000)
+    worker.schedule(5)
+    assert fired(stage) == ["a"], "as it was published; nothing came behind it"
+    assert unburied(stage) == set()
+    assert worker.kinds("a").count("unfired") == 1
+
+
+def test_what_a_later_generation_has_passed_is_tombstoned_unfired(stage: Stage, worker: Player) -> None:
+    stage.publish("a")
+    worker.turn(2)
+    worker.runner.begin()
+    worker.runner.end_one(next(iter(worker.runner.running)), Ending.RAISED, after_s=60)
+    worker.turn(4)
+    assert stage.record("a").generation == 1
+    stage.delay("a", by_ms=1_000)
+    worker.schedule(5)
+    stage.clock.turn(1_000)
+    worker.schedule(5)
+    assert fired(stage) == ["a"]
+    assert unburied(stage) == {b"1:a"}
+
+
+def test_what_runs_or_has_an_outcome_that_is_not_sealed_is_fired_all_the_same(stage: Stage, worker: Player) -> None:
+    """T1: neither is over: only the sealed end and a later generation are sure to be in Kafka."""
+    stage.publish("a", "b")
+    worker.turn(2)
+    worker.runner.begin()
+    worker.producer.hold = True
+    worker.runner.end_one(next(iter(worker.runner.running)))
+    worker.turn(2)
+    assert (stage.record("a").status, stage.record("a").sealed) == (State.SUCCESS, False)
+    assert stage.record("b").status is State.PROCESSING
+    stage.delay("a", "b", by_ms=1_000)
+    other = stage.player("other", order="unordered")
+    other.schedule(5)
+    stage.clock.turn(1_000)
+    other.schedule(5)
+    assert fired(stage)[2:] == ["a", "b"]
+    assert "unfired" not in other.kinds()
+
+
+# -- T2: a crash anywhere, and a partition that moves ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crash_at", range(9))
+@pytest.mark.parametrize("held", [False, True], ids=["kafka-quick", "kafka-slow"])
+def test_a_crash_at_any_step_of_a_firing_neither_loses_nor_repeats(crash_at: int, held: bool) -> None:
+    stage = Stage()
+    dying = stage.player("dying", order="unordered")
+    stage.delay("a", "b", by_ms=1_000)
+    dying.schedule(2)
+    stage.clock.turn(1_000)
+    dying.producer.hold = held
+    for step in range(crash_at):
+        dying.schedule()
+        if held and step % 2:  # the answers come later than the next turn
+            dying.producer.let_go()
+            dying.producer.hold = True
+        assert unburied(stage) | {f"0:{task_id}".encode() for task_id in fired(stage)} == {b"0:a", b"0:b"}
+    dying.crash()
+    stage.lease_over()
+    heir = stage.player("heir", order="unordered")
+    heir.schedule(10)
+    heir.work()
+    heir.schedule(10)
+    assert sorted(heir.runner.history) == [("a", 1), ("b", 1)]
+    assert all(stage.record(task_id).shown is State.SUCCESS for task_id in "ab")
+    assert (unburied(stage), in_index(stage)) == (set(), 0)
+
+
+def test_a_tombstone_is_not_sent_before_the_envelope_is_acknowledged(stage: Stage, worker: Player) -> None:
+    stage.delay("a", by_ms=1_000)
+    worker.schedule(3)
+    stage.clock.turn(1_000)
+    worker.producer.hold = True
+    worker.schedule(5)
+    assert worker.producer.sent == []
+    worker.producer.let_go()
+    worker.producer.hold = True
+    worker.schedule(5)
+    assert [message.topic for message in worker.producer.sent] == [stage.topics.tasks]
+    assert in_index(stage) == 1
+    worker.producer.let_go()
+    worker.schedule(5)
+    assert (unburied(stage), in_index(stage)) == (set(), 0)
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_what_kafka_does_not_take_is_fired_again(stage: Stage, worker: Player, fails: int) -> None:
+    stage.delay("a", by_ms=1_000)
+    worker.schedule(3)
+    stage.clock.turn(1_000)
+    worker.producer.fail_next = fails
+    for _ in range(8):
+        worker.schedule(3)
+        stage.clock.turn(300)
+    assert "a" in fired(stage)
+    worker.work()
+    worker.schedule(5)
+    assert worker.runner.history == [("a", 1)]
+    assert (unburied(stage), in_index(stage)) == (set(), 0)
+
+
+def test_partitions_move_between_two_schedulers_and_everything_fires_once() -> None:
+    stage = Stage(partitions=4)
+    first = stage.player("first", order="unordered")
+    names = [f"t{number}" for number in range(40)]
+    for number, name in enumerate(names):
+        stage.delay(name, by_ms=1_000 + 100 * number, partition=number % 4)
+    first.schedule(10)
+    second = stage.player("second", order="unordered")
+    for _ in range(60):
+        stage.clock.turn(100)
+        first.schedule()
+        second.schedule()
+    for player in (first, second):
+        player.schedule(5)
+        assert "fired" in player.kinds()
+    assert sorted(fired(stage)) == sorted(names)
+    assert (unburied(stage), in_index(stage, 4)) == (set(), 0)
+
+
+def test_a_partition_that_has_gone_is_not_fired_and_what_was_under_way_is_finished() -> None:
+    stage = Stage(partitions=2)
+    first = stage.player("first", order="unordered")
+    stage.delay("under way", by_ms=1_000, partition=1)
+    stage.delay("later", by_ms=2_000, partition=1)
+    first.schedule(5)
+    stage.clock.turn(1_000)
+    first.producer.hold = True
+    first.schedule()
+    second = stage.player("second", order="unordered")
+    for _ in range(4):
+        second.schedule()
+        first.schedule()
+    stage.clock.turn(1_000)
+    first.producer.let_go()
+    first.schedule(6)
+    assert "later" not in fired(stage), "it is not first's any more"
+    second.schedule(6)
+    assert first.kinds("later") == ["scheduled"]
+    assert set(fired(stage)) == {"under way", "later"}
+    first.schedule(6)
+    assert (unburied(stage), in_index(stage, 2)) == (set(), 0)
+
+
+# -- the index ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wiped_index_is_read_again_from_the_start(stage: Stage, worker: Player) -> None:
+    stage.delay("a", "b", "c", by_ms=5_000)
+    stage.delay("gone", by_ms=100)
+    worker.schedule(5)
+    stage.clock.turn(1_000)
+    worker.schedule(5)
+    worker.work()
+    assert fired(stage) == ["gone"]
+    stage.ledger.wipe()
+    worker.rebuilder._least_ms = 0
+    for _ in range(6):
+        stage.clock.turn(500)
+        worker.schedule(3)
+    assert in_index(stage) == 3
+    assert all(stage.record(task_id).shown is State.SCHEDULED for task_id in "abc"), "they show themselves again"
+    stage.clock.turn(1_000)
+    worker.schedule(5)
+    assert fired(stage) == ["gone", "a", "b", "c"], "what had fired did not fire again"
+
+
+def test_nothing_fires_before_the_tombstones_behind_it_are_read(stage: Stage, worker: Player) -> None:
+    """An index that is read anew meets the old records first, and their tombstones thousands of records later."""
+    stage.delay("old", by_ms=10)
+    names = [f"t{number}" for number in range(1_500)]
+    stage.delay(*names, by_ms=60_000)
+    stage.broker.append(tombstone(b"0:old", 0, stage.topics))
+    stage.clock.turn(1_000)
+    worker.schedule(10)
+    assert fired(stage) == []
+    assert in_index(stage) == 1_500
+
+
+def test_a_successor_reads_on_where_the_index_ends(stage: Stage) -> None:
+    first = stage.player("first", order="unordered")
+    stage.delay("a", by_ms=5_000)
+    first.schedule(5)
+    first.crash()
+    stage.delay("b", by_ms=5_000)
+    second = stage.player("second", order="unordered")
+    second.schedule(5)
+    assert [second.kinds(task_id).count("scheduled") for task_id in "ab"] == [0, 1]
+    stage.clock.turn(5_000)
+    second.schedule(5)
+    assert fired(stage) == ["a", "b"]
+
+
+def test_what_a_ledger_without_epoch_is_asked_waits_and_the_ledger_is_opened(stage: Stage, worker: Player) -> None:
+    worker.rebuilds = False
+    stage.ledger.wipe()
+    stage.delay("a", by_ms=1_000)
+    for _ in range(10):
+        stage.clock.turn(500)
+        worker.schedule(3)
+    assert worker.woken, "an idle engine would never ask"
+    assert (fired(stage), in_index(stage)) == ([], 0)
+    open_ledger(stage.ledger, stage.topics.tasks)
+    stage.clock.turn(500)
+    worker.schedule(5)
+    assert fired(stage) == ["a"]
+
+
+def test_a_ledger_that_does_not_answer_delays_and_loses_nothing(stage: Stage, worker: Player) -> None:
+    stage.delay("a", by_ms=1_000)
+    worker.schedule(3)
+    stage.ledger.down = True
+    stage.delay("b", by_ms=1_000)
+    for _ in range(6):
+        stage.clock.turn(500)
+        worker.schedule(2)
+    assert fired(stage) == []
+    stage.ledger.down = False
+    stage.clock.turn(500)
+    worker.schedule(6)
+    assert sorted(fired(stage)) == ["a", "b"]
+
+
+def test_bytes_that_are_no_envelope_go_to_the_dead_letters_and_hold_up_nothing(stage: Stage, worker: Player) -> None:
+    keys = [b"0:x", b"\xff\xfe", b"", None]
+    for key, value in zip(keys, [b"{", b"\xff", b"[]", b"no"], strict=True):
+        stage.broker.append(Message(stage.topics.delayed, value, key, 0))
+    stage.delay("a", by_ms=10)
+    strange = stage.lying_in(stage.topics.delayed)[-1]
+    stage.broker.append(Message(stage.topics.delayed, strange.value, b"7:other", 0))
+    stage.broker.append(Message(stage.topics.delayed, None, b"\xff", 0))
+    worker.producer.fail_next = 2
+    worker.schedule(4)
+    stage.clock.turn(1_000)
+    worker.schedule(6)
+    assert fired(stage) == ["a"]
+    values = [record.value for record in stage.lying_in(stage.topics.dead)]
+    assert sorted(values) == sorted([b"{", b"\xff", b"[]", b"no", strange.value])
+    assert worker.kinds().count("dead_lettered") == 5
+
+
+def test_dead_letters_that_kafka_never_takes_hold_up_nothing(stage: Stage, worker: Player) -> None:
+    del stage.broker.logs[stage.topics.dead]
+    stage.broker.append(Message(stage.topics.delayed, b"{", b"k", 0))
+    stage.delay("a", by_ms=10)
+    for _ in range(10):
+        stage.clock.turn(100)
+        worker.schedule(2)
+    assert fired(stage) == ["a"]
+
+
+def test_the_groups_commits_say_how_far_the_index_is(stage: Stage, worker: Player) -> None:
+    stage.delay("a", "b", by_ms=60_000)
+    worker.schedule(3)
+    stage.clock.turn(1_000)
+    worker.schedule(3)
+    where = TopicPartition(stage.topics.delayed, 0)
+    assert stage.broker.committed(stage.topics.delayed, DELAYED_GROUP)[where].offset == 2
+
+
+def test_a_task_that_has_a_record_keeps_it(stage: Stage, worker: Player) -> None:
+    stage.publish("a")
+    worker.turn(2)
+    worker.runner.begin()
+    stage.delay("a", by_ms=60_000)
+    worker.schedule(4)
+    assert stage.record("a").status is State.PROCESSING
+
+
+def test_one_that_may_have_ended_and_been_forgotten_gets_no_record(stage: Stage, worker: Player) -> None:
+    """C8: its claim must find that there is none, and ask for the outcomes first."""
+    stage.delay("a", by_ms=200_000_000)
+    stage.clock.turn(100_000_000)
+    stage.ledger.forget_reading(stage.topics.tasks)
+    worker.schedule(4)
+    assert in_index(stage) == 1
+    assert stage.ledger.records(["a"]) == [None]
