@@ -13,8 +13,8 @@ class Plan:
     runs: int = 5
     drained: dict[str, int] = field(
         default_factory=lambda: {
-            "yadtq": 20_000,
-            "handloop": 20_000,
+            "yadtq": 40_000,
+            "handloop": 40_000,
             "celery": 2_000,
             "dramatiq": 6_000,
             "huey": 8_000,
@@ -23,6 +23,7 @@ class Plan:
     submitted: dict[str, int] = field(
         default_factory=lambda: {"one": 2_000, "threads": 8_000, "bulk": 20_000, "peers": 3_000}
     )
+    afar: int = 20_000
     offered: int = 2_000  # tasks, at `offered_rate` a second
     offered_rate: float = 200.0
     napped: int = 2_000
@@ -40,6 +41,7 @@ QUICK = Plan(
     runs=1,
     drained={"yadtq": 500, "handloop": 500, "celery": 100, "dramatiq": 200, "huey": 200},
     submitted={"one": 50, "threads": 64, "bulk": 2_000, "peers": 100},
+    afar=500,
     offered=100,
     napped=200,
     crunched=20,

@@ -28,7 +28,7 @@ def far(bench: Bench) -> Finding:
         )
         return finding
     site = bench.site.at(kafka=f"{HOST}:{roads.kafka_proxy}", redis=f"redis://{HOST}:{roads.redis_proxy}/0")
-    size = bench.plan.drained["yadtq"]
+    size = bench.plan.afar
     with ExitStack() as stack:
         app = stack.enter_context(bench.site.app("far"))
 
