@@ -11,7 +11,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from waiting import eventually
 from yadtq.broker import Message, Report, connect
-from yadtq.broker.kafka import KafkaBroker, KafkaProducer
+from yadtq.broker.kafka import KafkaBroker
+from yadtq.broker.kafka.producer import KafkaProducer
 from yadtq.broker.memory import MemoryBroker
 from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.offsets import Position
@@ -38,7 +39,7 @@ def test_a_memory_broker_that_is_down_answers_nothing(question: str) -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_kafka_that_is_not_there_is_unavailable_and_named(question: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yadtq.broker.kafka.ANSWER_S", 0.2)
+    monkeypatch.setattr("yadtq.broker.kafka.cluster.ANSWER_S", 0.2)
     broker = KafkaBroker({"bootstrap.servers": "127.0.0.1:1"}, "kafka+ssl://user:***@k1:9093")
     with pytest.raises(BrokerUnavailable, match=r"user:\*\*\*@k1"):
         getattr(broker, question)(*ARGUMENTS[question])
@@ -144,7 +145,7 @@ class FakeProducer:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaProducer]:
-    monkeypatch.setattr("yadtq.broker.kafka.ck.Producer", FakeProducer)
+    monkeypatch.setattr("yadtq.broker.kafka.producer.ck.Producer", FakeProducer)
     monkeypatch.setattr(FakeProducer, "made", [])
     producer = KafkaProducer({})
     yield producer
@@ -183,7 +184,7 @@ def test_a_full_buffer_makes_the_sender_wait_until_reports_make_room(fake: Kafka
 
 
 def test_a_buffer_that_stays_full_is_reported(fake: KafkaProducer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yadtq.broker.kafka.ANSWER_S", 0.05)
+    monkeypatch.setattr("yadtq.broker.kafka.producer.ANSWER_S", 0.05)
     FakeProducer.made[0].room = 0
     reports: list[Report] = []
     fake.produce(Message("q", b"x"), reports.append)

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 
 from yadtq.broker import Report
-from yadtq.broker.reports import MOST, Reports
+from yadtq.broker.kafka.reports import MOST, Reports
 
 DONE = Report(None, 0, 0)
 Pairs = list[tuple[object, Report]]

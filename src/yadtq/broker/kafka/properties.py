@@ -1,11 +1,18 @@
-"""What librdkafka is told for each role. Nothing here loads it.
+"""What librdkafka is told: the properties of each role, where it logs, and how long it may look for an answer.
 
 One invariant: what a role relies on is laid over the user's properties, what it merely prefers under them.
 """
 
+import logging
 from typing import Any
 
 from yadtq.settings import GroupProtocol
+
+log = logging.getLogger("yadtq.kafka")
+# librdkafka speaks of every lost connection; the worker says once a second at most that Kafka does not answer.
+log.setLevel(logging.CRITICAL)
+
+ANSWER_S = 10.0
 
 CLIENT: dict[str, Any] = {
     "client.id": "yadtq",
