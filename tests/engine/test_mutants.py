@@ -232,7 +232,7 @@ def test_a_mutant_that_changes_nothing_is_called_a_survivor() -> None:
     sound = Mutant(
         "sound", "nothing", lambda _: None, test_claims.test_a_settled_task_that_comes_again_is_closed_without_a_run
     )
-    with pytest.raises(pytest.fail.Exception, match="sound survives .* does not notice"):
+    with pytest.raises(pytest.fail.Exception, match="sound survives"):
         turns_red(sound, ground)
 
 
