@@ -325,7 +325,6 @@ class Engine(Service):
                     refusals.add(answer)
                     self._ask_later(work, REFUSED_S)
         self._refused(refusals)
-        self._leave_lanes(closing)
         self._close(closing)
         self._settler.write(writing)
         self._start(starting)
@@ -389,12 +388,9 @@ class Engine(Service):
         self._settler.finished(work, verdict)
 
     def _close(self, works: Iterable[Work]) -> None:
-        offsets: dict[Assignment, list[int]] = {}
         for work in works:
-            if not work.copied:  # else the copy's report closes its record
-                offsets.setdefault(work.assignment, []).append(work.record.offset)
-        for assignment, together in offsets.items():
-            assignment.close(*together)
+            self._lanes_of(work).done(work.assignment, work)
+            work.close()
 
     def _leave_lanes(self, works: Iterable[Work]) -> None:
         """What comes behind these may start."""

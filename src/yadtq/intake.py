@@ -60,16 +60,14 @@ class Assignment:
             self.unfinished += len(fresh)
         return fresh
 
-    def close(self, *offsets: int) -> None:
-        """The fate of records is durable. Nothing happens where the partition has moved on meanwhile."""
+    def close(self, offset: int) -> None:
+        """The fate of a record is durable. Nothing happens where the partition has moved on meanwhile."""
         with self._lock:
-            if self.gone:
-                return
-            for offset in offsets:
+            if not self.gone:
                 self._tracker.close(offset)
                 self.unfinished_bytes -= self._held.pop(offset)[1]
-            self.unfinished -= len(offsets)
-            self.closed += len(offsets)
+                self.unfinished -= 1
+                self.closed += 1
 
     def doubts(self, record: Record) -> bool:
         """Whether this record's task may have ended long ago, and its commit and its ledger record be forgotten."""

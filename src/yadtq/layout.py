@@ -23,6 +23,11 @@ class QueueTopics:
     dead: str  # dead letters with their bytes; key: task id
     delayed: str  # envelopes that wait for a time; key: task id and generation; compacted, a tombstone when fired
 
+    @classmethod
+    def of(cls, tasks: str) -> "QueueTopics":
+        """The topics of the queue whose tasks lie here."""
+        return cls(tasks, tasks + OUTCOMES, tasks + DEAD, tasks + DELAYED)
+
     @property
     def all(self) -> tuple[str, str, str, str]:
         return (self.tasks, self.outcomes, self.dead, self.delayed)
@@ -44,8 +49,7 @@ class Layout:
             raise SettingsError(f"a queue's name has 1 to 200 of the characters A-Z a-z 0-9 . _ -, not {name!r}")
         if name.endswith((OUTCOMES, DEAD, DELAYED)):
             raise SettingsError(f"a queue's name does not end in {OUTCOMES}, {DEAD} or {DELAYED}: {name!r}")
-        base = self.prefix + name
-        return QueueTopics(base, base + OUTCOMES, base + DEAD, base + DELAYED)
+        return QueueTopics.of(self.prefix + name)
 
     def group(self, name: str) -> str:
         """A consumer group."""

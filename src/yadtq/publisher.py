@@ -1,4 +1,4 @@
-"""Calls to records in Kafka, and from there to QUEUED records in the ledger.
+"""Calls to records in Kafka, and from there to QUEUED or SCHEDULED records in the ledger.
 
 One invariant: what is wrong with any call is found before the first is sent, and a call counts as published only with
 Kafka's report. Redis is not on that road: when it is down the view is late. When the process dies, what was reported
@@ -12,7 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -20,11 +20,13 @@ import msgspec
 
 from yadtq import codec
 from yadtq.broker import Broker, Message, Producer, Report, ensure_topic
+from yadtq.delayed import delayed
 from yadtq.envelope import Envelope
 from yadtq.errors import InvalidArguments, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
 from yadtq.layout import DEAD_CONFIG, DELAYED_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
 from yadtq.ledger import Ledger, NewTask
 from yadtq.task import Call
+from yadtq.when import not_before_ms
 
 log = logging.getLogger("yadtq")
 
@@ -82,40 +84,6 @@ class Sent:
             raise SubmitError(f"Kafka refused task {task_id!r}: {report.error}{rest}")
 
 
-class Together:
-    """Writes of many threads at the same time, as one: while one is under way the next ones gather (group commit)."""
-
-    def __init__(self, write: Callable[[Sequence[NewTask]], None]) -> None:
-        self._write = write
-        self._gathering = _Portion()
-        self._guard = threading.Lock()
-        self._under_way = threading.Lock()
-
-    def write(self, tasks: Sequence[NewTask]) -> None:
-        """Return when these are written; raises what the write raised."""
-        with self._guard:
-            mine = self._gathering
-            mine.tasks += tasks
-        with self._under_way:
-            if not mine.written:
-                with self._guard:
-                    self._gathering = _Portion()
-                mine.written = True
-                try:
-                    self._write(mine.tasks)
-                except LedgerUnavailable as error:
-                    mine.error = error
-        if mine.error is not None:
-            raise mine.error
-
-
-@dataclass
-class _Portion:
-    tasks: list[NewTask] = field(default_factory=list)
-    written: bool = False
-    error: LedgerUnavailable | None = None
-
-
 class Publisher:
     """Calls to records in Kafka, then to QUEUED records in the ledger."""
 
@@ -124,7 +92,7 @@ class Publisher:
     ) -> None:
         self.unrecorded: set[str] = set()  # Kafka has them, their QUEUED record could not be written
         self._broker = broker
-        self._together = Together(ledger.queued)
+        self._ledger = ledger
         self._layout = layout
         self._limit_bytes = limit_bytes
         self._producer: Producer = broker.producer()
@@ -136,18 +104,23 @@ class Publisher:
         """Make the envelope of a call. Nothing is sent.
 
         Raises:
-            InvalidArguments: The id cannot be used, or a worker would not take the envelope.
+            InvalidArguments: The id cannot be used, the start is too far away, or a worker would not take the envelope.
             TooLarge: Over the size limit.
         """
-        task_id = call.options.task_id or uuid.uuid4().hex
+        task_id, now_ms = call.options.task_id or uuid.uuid4().hex, time.time_ns() // 1_000_000
+        try:
+            start_ms = not_before_ms(call.options.delay_s, call.options.at_ms, now_ms)
+        except ValueError as error:
+            raise InvalidArguments(call.task_type, str(error)) from error
         envelope = Envelope(
             task_id=task_id,
             task_type=call.task_type,
             task_args=msgspec.Raw(call.args),
             task_kwargs=msgspec.Raw(call.kwargs),
             task_tries=call.tries,
-            queued_at_ms=time.time_ns() // 1_000_000,
+            queued_at_ms=now_ms,
             max_attempts=call.options.max_attempts,
+            not_before_ms=start_ms,
         )
         problem = codec.problem_of(envelope)
         if problem:
@@ -168,9 +141,14 @@ class Publisher:
         sent = Sent(tasks, [topics.tasks for topics in queues])
         if not tasks:
             sent.done.set_result(None)
-        for call, task, topic, partition in zip(calls, tasks, sent.topics, partitions, strict=True):
+        for call, task, topics, partition in zip(calls, tasks, queues, partitions, strict=True):
             key = None if call.options.key is None else call.options.key.encode()
-            self._send(sent, task.task_id, Message(topic, codec.encode(task), key, partition))
+            message = (
+                delayed(task, key, {}, topics)
+                if task.not_before_ms
+                else Message(topics.tasks, codec.encode(task), key, partition)
+            )
+            self._send(sent, task.task_id, message)
         return sent
 
     def _send(self, sent: Sent, task_id: str, message: Message) -> None:
@@ -180,9 +158,9 @@ class Publisher:
         """The next partition in turn; with a key the key decides."""
         count, fresh_until = self._turns.get(topics.tasks, (0, 0.0))
         if time.monotonic() > fresh_until:
-            count = self._broker.partitions().get(topics.tasks) or ensure_queue(
-                self._broker, topics, DEFAULT_PARTITIONS
-            )
+            found = self._broker.partitions()
+            whole = topics.tasks in found and topics.delayed in found
+            count = found[topics.tasks] if whole else ensure_queue(self._broker, topics, DEFAULT_PARTITIONS)
             self._turns[topics.tasks] = count, time.monotonic() + PARTITIONS_FRESH_S
         return None if key is not None else next(self._counter) % count
 
@@ -195,15 +173,17 @@ class Publisher:
                 task.task_id,
                 task.task_type,
                 topic,
-                sent.reports[task.task_id].partition,
-                sent.reports[task.task_id].offset,
+                # What waits lies in no partition of Q yet.
+                -1 if task.not_before_ms else sent.reports[task.task_id].partition,
+                -1 if task.not_before_ms else sent.reports[task.task_id].offset,
                 task.queued_at_ms,
                 task.task_tries,
+                task.not_before_ms,
             )
             for task, topic in zip(sent.tasks, sent.topics, strict=True)
         ]
         try:
-            self._together.write(new)
+            self._ledger.queued(new)
         except LedgerUnavailable as error:
             log.warning("%d task(s) are published; their QUEUED record is late: %s", len(new), error)
             self.unrecorded.update(sent.task_ids)

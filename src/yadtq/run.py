@@ -1,14 +1,16 @@
 """A run: from the first producer on a topic to the moment when everything before `end` is done.
 
-One invariant: a run is closed only while every producer that is alive has given `end` and the group has committed all
-that the topic holds; who sees that first closes it, and everybody who took part sees it closed. A producer that is
-killed stops beating and holds up nothing; an `end` counts although its producer died after it.
+One invariant: a run is closed only while every producer that is alive has given `end`, the group has committed all
+that the topic holds, and nothing waits for a time; who sees that first closes it, and everybody who took part sees it
+closed. A producer that is killed stops beating and holds up nothing; an `end` counts although its producer died after
+it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from yadtq.broker import Broker
+from yadtq.broker import Broker, TopicPartition
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
+from yadtq.layout import QueueTopics
 from yadtq.ledger import Ledger, RunRecord
 from yadtq.service import Service
 from yadtq.telemetry import Telemetry
@@ -17,9 +19,36 @@ LOOK_S = 0.5
 NO_RUN = RunRecord(0, ended=True, ending=False)
 
 
-def drained(broker: Broker, topic: str, group: str) -> bool:
-    """Whether everything in the topic is finished and committed. Raises BrokerUnavailable."""
-    return unfinished(broker, topic, group) == 0
+def drained(ledger: Ledger, broker: Broker, topic: str, group: str) -> bool:
+    """Whether everything in the topic is finished and committed, and nothing waits for a time.
+
+    A retry may go from one topic to the other while this looks, and fire back: then the second has another end.
+    Raises BrokerUnavailable, LedgerUnavailable.
+    """
+    delayed = QueueTopics.of(topic).delayed
+    before = broker.end_offsets(delayed)
+    return (
+        not _waiting(ledger, topic, before)
+        and not unfinished(broker, topic, group)
+        and broker.end_offsets(delayed) == before
+    )
+
+
+def waiting(ledger: Ledger, broker: Broker, topic: str) -> int:
+    """How many tasks of the queue wait for a time. Raises BrokerUnavailable, LedgerUnavailable."""
+    return _waiting(ledger, topic, broker.end_offsets(QueueTopics.of(topic).delayed))
+
+
+def _waiting(ledger: Ledger, topic: str, ends: Mapping[TopicPartition, tuple[int, int]]) -> int:
+    """By the index, with the records that it has not come to yet."""
+    used = {where.partition: (first, end) for where, (first, end) in ends.items() if end > first}
+    if not used:
+        return 0
+    places = ledger.due.places(topic, list(used))
+    return sum(
+        place.waits + max(end - max(first, place.upto), 0)
+        for place, (first, end) in zip(places, used.values(), strict=True)
+    )
 
 
 def unfinished(broker: Broker, topic: str, group: str) -> int:
@@ -30,8 +59,8 @@ def unfinished(broker: Broker, topic: str, group: str) -> int:
 
 
 def close_if_done(ledger: Ledger, broker: Broker, topic: str, group: str, run: RunRecord) -> None:
-    """Close a run that is ending as soon as its topic is drained."""
-    if run.ending and not run.ended and drained(broker, topic, group):
+    """Close a run that is ending as soon as its queue is drained."""
+    if run.ending and not run.ended and drained(ledger, broker, topic, group):
         ledger.run_close(topic, run.number)
 
 

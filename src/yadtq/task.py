@@ -13,6 +13,7 @@ import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from yadtq.errors import InvalidArguments, InvalidResult, InvalidTask
 from yadtq.handle import Handle
 from yadtq.retry import DEFAULT, RetryPolicy
+from yadtq.when import read_at, read_delay
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +36,8 @@ class Options:
     key: str | None = None  # tasks with the same key go to the same partition
     max_attempts: int = 3  # failures of the code that end the task
     task_id: str | None = None  # one id runs once; made up where left out
+    delay_s: float | None = None  # from the submit on: it starts no earlier
+    at_ms: int | None = None  # epoch ms: it starts no earlier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,8 @@ class Task(Generic[P, R]):
         key: str | None = None,
         max_attempts: int | None = None,
         task_id: str | None = None,
+        delay_s: float | None = None,
+        at: datetime | float | None = None,
     ) -> "Task[P, R]":
         """Return this task with other options, for the submits that follow.
 
@@ -119,18 +125,39 @@ class Task(Generic[P, R]):
                 in that order only where the queue's workers keep it (`--order partition`).
             max_attempts: How many failures of the code end it; at least 1.
             task_id: The id, for one submit; one id runs once, however often it is submitted.
+            delay_s: It starts so many seconds after the submit, or later; at most 366 days. 0 takes a delay back.
+            at: It starts at this time or later: a datetime with a time zone, or seconds since 1970. What has passed
+                starts at once. Which time it is says Redis's clock where it fires, the submitter's clock at the submit.
+
+        Raises:
+            InvalidTask: `max_attempts` is out of range.
+            InvalidArguments: `delay_s` or `at` is no such time, or both are given.
         """
         old = self.options
+        delay_s, at_ms = self._start(delay_s, at)
         chosen = Options(
             queue=queue or old.queue,
             key=old.key if key is None else key,
             max_attempts=old.max_attempts if max_attempts is None else max_attempts,
             task_id=task_id or old.task_id,
+            delay_s=delay_s,
+            at_ms=at_ms,
         )
         _check(chosen)
         other = copy.copy(self)  # not a new one: that would read the annotations again, at every submit
         other.options = chosen
         return other
+
+    def _start(self, delay_s: float | None, at: datetime | float | None) -> tuple[float | None, int | None]:
+        """The chosen start, or the one chosen before."""
+        try:
+            if delay_s is not None and at is not None:
+                raise ValueError("either delay_s or at says when it starts, not both")
+            if delay_s is not None:
+                return read_delay(delay_s), None
+            return (None, read_at(at)) if at is not None else (self.options.delay_s, self.options.at_ms)
+        except ValueError as error:
+            raise InvalidArguments(self.name, str(error)) from error
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Publish one call and return when Kafka has it.

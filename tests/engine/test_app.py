@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -69,6 +71,57 @@ def world() -> Iterator[World]:
     made = World()
     yield made
     made.close()
+
+
+def test_a_task_that_is_submitted_for_later_waits_and_runs_then(world: World) -> None:
+    begun_mono = time.monotonic()
+    handle = world.add.using(delay_s=0.4, key="k").submit(1, 2)
+    assert handle.status() is yadtq.State.SCHEDULED
+    world.work()
+    assert handle.result(timeout_s=20) == 3
+    assert time.monotonic() - begun_mono >= 0.4
+    (record,) = (record for log in world.broker.logs["demo"] for record in log)
+    assert record.key == b"k"
+    assert [world.telemetry.counts[kind] for kind in ("scheduled", "fired", "started")] == [1, 1, 1]
+
+
+def test_many_submits_and_those_of_a_coroutine_wait_too(world: World) -> None:
+    later = world.add.using(at=datetime.now(UTC) + timedelta(hours=1))
+    handles = [*later.submit_many([(1, 2), (3, 4)]), asyncio.run(later.submit_async(5, 6))]
+    assert {handle.status() for handle in handles} == {yadtq.State.SCHEDULED}
+    assert world.broker.logs["demo"] == [[]] * 8
+    records = [record for log in world.broker.logs["demo.delayed"] for record in log]
+    assert {record.key for record in records} == {f"0:{handle.task_id}".encode() for handle in handles}
+
+
+def test_what_has_passed_starts_at_once(world: World) -> None:
+    for later in (world.add.using(delay_s=0), world.add.using(at=time.time() - 1), world.add.using(at=0)):
+        assert later.submit(1, 2).status() is yadtq.State.QUEUED
+
+
+def test_what_is_too_far_away_is_refused_and_nothing_is_sent(world: World) -> None:
+    with pytest.raises(yadtq.InvalidArguments, match=r"in seconds, not in ms"):
+        world.add.using(at=time.time() * 1000).submit(1, 2)
+    assert "demo" not in world.broker.logs
+
+
+def test_a_queue_that_is_older_than_its_topic_for_delays_gets_one(world: World) -> None:
+    world.broker.create_topic("demo", 3, {})
+    world.add.using(delay_s=60).submit(1, 2)
+    assert len(world.broker.logs["demo.delayed"]) == 3
+
+
+def test_a_task_may_submit_for_later(world: World) -> None:
+    add = world.add
+
+    @world.app.task
+    def parent() -> str:
+        return add.using(delay_s=0.3).submit(1, 2).task_id
+
+    world.work()
+    child = parent.submit().result(timeout_s=20)
+    assert world.app.handle(child).result(timeout_s=20) == 3
+    assert world.telemetry.counts["fired"] == 1
 
 
 def test_a_submitted_task_runs_and_its_handle_has_the_result(world: World) -> None:

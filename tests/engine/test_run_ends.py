@@ -1,8 +1,12 @@
 """A run ends when every producer that is alive gave `end` and everything is done, and everybody sees the same end."""
 
+from collections.abc import Sequence
+
 from stage import GROUP, Stage
 
-from yadtq.run import EndWatch, Producing
+from yadtq.attempt import Ending
+from yadtq.ledger import Place
+from yadtq.run import EndWatch, Producing, drained
 from yadtq.telemetry import Telemetry
 
 
@@ -92,3 +96,48 @@ def test_a_redis_that_is_down_is_no_end(stage: Stage) -> None:
     assert not consumer.look()
     stage.ledger.down = False
     assert over(consumer)
+
+
+def test_what_waits_for_a_time_holds_up_the_end(stage: Stage) -> None:
+    producer, consumer, worker = producing(stage, "p"), watch(stage), stage.player(order="unordered")
+    stage.delay("a", by_ms=5_000)
+    producer.beat(ended=True)
+    assert not over(consumer), "nobody has read it into the index yet"
+    worker.schedule(5)
+    assert not over(consumer)
+    stage.clock.turn(5_000)
+    worker.schedule(5)
+    assert not over(consumer), "it lies in the queue now"
+    worker.work()
+    stage.clock.turn(1_000)
+    worker.turn(2)
+    assert over(consumer)
+
+
+def test_a_task_that_goes_from_one_topic_to_the_other_while_somebody_looks_is_seen(stage: Stage) -> None:
+    """The first look at what waits finds nothing, then the retry leaves the queue for it."""
+    producer, worker = producing(stage, "p"), stage.player(order="unordered")
+    stage.delay("before", by_ms=1)
+    worker.schedule(3)
+    stage.clock.turn(1)
+    worker.schedule(5)
+    worker.work()
+    stage.publish("a")
+    worker.turn(2)
+    worker.runner.begin()
+    producer.beat(ended=True)
+    asked = stage.ledger.due.places
+
+    def then_it_fails(topic: str, partitions: Sequence[int]) -> list[Place]:
+        found = asked(topic, partitions)
+        worker.runner.end_one(next(iter(worker.runner.running)), Ending.RAISED, after_s=60)
+        worker.turn(4)
+        stage.clock.turn(1_000)
+        worker.turn(2)
+        return found
+
+    stage.ledger.due.places = then_it_fails  # type: ignore[method-assign]
+    assert not drained(stage.ledger, stage.broker, stage.topics.tasks, GROUP)
+    stage.ledger.due.places = asked  # type: ignore[method-assign]
+    assert not drained(stage.ledger, stage.broker, stage.topics.tasks, GROUP)
+    assert stage.committed() == 2, "the queue alone looked drained"

@@ -245,9 +245,14 @@ class Stage:
     def create(self, partitions: int = 1) -> None:
         self.app.ensure_queue(QUEUE, partitions)
 
-    def submit(self, *calls: "tuple[str, str, *tuple[object, ...]]") -> None:
+    def submit(
+        self,
+        *calls: "tuple[str, str, *tuple[object, ...]]",
+        delay_s: float | None = None,
+        at_ms: int | None = None,
+    ) -> None:
         """Publish calls of `stage_app.py`'s tasks, each as (task id, task type, arguments...), from this process."""
-        options = [Options(queue=QUEUE, task_id=task_id) for task_id, *_ in calls]
+        options = [Options(queue=QUEUE, task_id=task_id, delay_s=delay_s, at_ms=at_ms) for task_id, *_ in calls]
         made = [
             Call(kind, msgspec.json.encode(args), b"{}", at)
             for at, (_, kind, *args) in zip(options, calls, strict=True)

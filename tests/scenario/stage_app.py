@@ -4,6 +4,7 @@ import os
 import time
 
 import yadtq
+import yadtq.within
 
 app = yadtq.App("q")
 
@@ -34,8 +35,18 @@ def crash() -> None:
 
 
 @app.task
-def fan_out(count: int, pause_s: float) -> list[str]:
+def fan_out(count: int, pause_s: float, delay_s: float = 0.0) -> list[str]:
     """Submit so many tasks, and go on for a while."""
-    ids = [add.submit(n, 1).task_id for n in range(count)]
+    ids = [add.using(delay_s=delay_s).submit(n, 1).task_id for n in range(count)]
     time.sleep(pause_s)
     return ids
+
+
+@app.task
+def once_more(wait_s: float) -> int:
+    """Ask to be run again, the first time."""
+    me = yadtq.within.here.get()
+    assert me is not None
+    if me.attempt.attempt == 1:
+        raise yadtq.Retry(after_s=wait_s)
+    return me.attempt.attempt

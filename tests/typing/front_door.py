@@ -50,3 +50,5 @@ shout.submit(text=7)  # error: arg-type
 fetch.submit(7)  # error: arg-type
 app.task(max_attempts="3")  # error: call-overload
 add.using(max_attempts="3")  # error: arg-type
+add.using(delay_s="3")  # error: arg-type
+assert_type(add.using(at=1.5).submit(1).result(), int)

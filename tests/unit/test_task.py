@@ -6,6 +6,7 @@ import decimal
 import enum
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -288,6 +289,19 @@ def test_using_changes_a_copy() -> None:
     assert one.options == Options(queue="q", max_attempts=5)
     assert one.using().options == one.options
     assert one.using(key="").options.key == ""
+
+
+def test_the_later_start_counts() -> None:
+    one = made(every)
+    assert one.using(delay_s=5).using(key="k").options == Options(queue="q", key="k", delay_s=5)
+    assert one.using(delay_s=5).using(at=7).options == Options(queue="q", at_ms=7_000)
+    assert one.using(at=7).using(delay_s=0).options == Options(queue="q", delay_s=0)
+
+
+@pytest.mark.parametrize("start", [{"delay_s": -1}, {"at": datetime(2030, 1, 1)}, {"delay_s": 1, "at": 1}])  # noqa: DTZ001
+def test_a_start_that_is_none_is_refused_by_name(start: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArguments, match=r"task 'every'.*(delay_s|at)"):
+        made(every).using(**start)
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -24,7 +24,7 @@ from yadtq.classic.console import Console, addresses
 from yadtq.classic.lines import BATCH, LINE_BYTES, Line, batches
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable, SubmitError
 from yadtq.publisher import Publisher, Sent, ensure_queue
-from yadtq.run import Producing, close_if_done, unfinished
+from yadtq.run import Producing, close_if_done, unfinished, waiting
 from yadtq.states import State
 from yadtq.task import Call, Options
 from yadtq.telemetry import Event, Telemetry
@@ -203,6 +203,7 @@ class LineProducer:
                 if time.monotonic() - told > STILL_WAITING_S:
                     told = time.monotonic()
                     left = unfinished(self._app.broker, topic, self._group)
+                    left += waiting(self._app.ledger, self._app.broker, topic)
                     self._console.say(f"{left} task(s) are not done yet; is a consumer running?")
             except (BrokerUnavailable, LedgerUnavailable) as error:
                 self._console.say(f"{error}; trying again")

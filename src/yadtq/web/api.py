@@ -99,7 +99,7 @@ def _add_tasks(router: APIRouter, view: View, submitter: Submitter) -> None:
 
     @router.post("/tasks", status_code=202, openapi_extra=JSON_BODY)
     async def submit(request: Request) -> Response:
-        """Submit a task: `{task_type, task_args, task_kwargs?, queue?, task_id?, key?, max_attempts?}`.
+        """Submit a task: `{task_type, task_args, task_kwargs?, queue?, task_id?, key?, max_attempts?, delay_s?}`.
 
         202: Kafka has it, or the task file where the web app writes to one (`written_to`). 413: too large. 422: unknown
         task type or arguments that do not fit. 503: Kafka does not answer, nothing was published. 504: Kafka gave no

@@ -43,6 +43,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     task_id: str | None = None
     key: str | None = None
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
+    delay_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +68,22 @@ class Submitter:
             raise InvalidArguments(order.task_type, problem)
         if self.task_file is not None:
             return await asyncio.to_thread(self._write, self.task_file, task, order)
-        chosen = task.using(queue=order.queue, key=order.key, max_attempts=order.max_attempts, task_id=order.task_id)
+        chosen = task.using(
+            queue=order.queue,
+            key=order.key,
+            max_attempts=order.max_attempts,
+            task_id=order.task_id,
+            delay_s=order.delay_s,
+        )
         # Not `submit_async(*args, **kwargs)`: an argument may be named self.
         call = Call(task.name, *task.pack(order.task_args, order.task_kwargs), chosen.options)
         return (await self.app.publish_async([call], task.read_result))[0].task_id
 
     def _write(self, file: TaskFile, task: Task[..., Any], order: Order) -> str:
-        if (order.queue, order.key, order.max_attempts) != (None, None, None):
-            raise InvalidArguments(task.name, "the task file has no queue, key or max_attempts; leave them away")
+        if (order.queue, order.key, order.max_attempts, order.delay_s) != (None, None, None, None):
+            raise InvalidArguments(
+                task.name, "the task file has no queue, key, max_attempts or delay_s; leave them away"
+            )
         packed, _ = task.pack(_positional(task, order), {})
         task_id = order.task_id or uuid.uuid4().hex
         file.append(Line(task_id, task.name, msgspec.Raw(packed)))
