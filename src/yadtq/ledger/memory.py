@@ -88,6 +88,11 @@ class MemoryLedger:
         with self._lock:
             self._life(topic).read_until_ms = 0
 
+    def forget_writes(self, topic: str) -> None:
+        """Forget how many calls were answered, as after the loss of writes."""
+        with self._lock:
+            self._life(topic).writes.clear()
+
     def snapshot(self) -> "Snapshot":
         """Keep all that the store holds now."""
         with self._lock:
