@@ -182,12 +182,12 @@ class App:
         """Publish what a task submits; return the ids. For the worker that runs the attempt.
 
         Raises:
-            Fenced: The ledger has another attempt as the present one, or none. Where it does not answer the calls are
-                published: under their ids they run once, whoever submits them.
+            Fenced: The ledger has another attempt as the present one. Where it does not answer, or has lost what it
+                knew, the calls are published: under their ids they run once, whoever submits them.
         """
         with contextlib.suppress(LedgerUnavailable):
             record = self.ledger.records([attempt.task_id])[0]
-            if record is None or record.fence != attempt.fence or record.status is not State.PROCESSING:
+            if record and (record.fence != attempt.fence or record.status is not State.PROCESSING):
                 raise Fenced(attempt.task_id, attempt.attempt)
         return self._publish(calls)
 

@@ -278,7 +278,7 @@ class Engine(Service):
         self._telemetry.answered("Redis")
         if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
             self._ledger_again_mono = self._clock.mono_s() + REFUSED_S
-            self._registrar.wait([*self._running.values(), *settler.accepting], written=not settler.writing)
+            self._registrar.wait([*self._running.values(), *settler.accepting])
             return
         self._ask_mono = self._clock.mono_s() + LOOK_S
         self._registrar.opened()

@@ -1,7 +1,8 @@
 """What a worker tells a ledger that waits to be read in: which attempts it still runs.
 
-One invariant: it registers only what its present incarnation has claimed, and only when Kafka has everything that was
-accepted before. So what is registered is not over, and nobody else was given it as far as this worker can know (R3).
+One invariant: it registers only what its present incarnation has claimed and what is not accepted. So nobody else was
+given it as far as this worker can know, and it is not over: what was accepted is on its way to Kafka, and the barrier
+gives it the time to arrive before the markers (R3).
 """
 
 from collections.abc import Callable, Iterable
@@ -35,14 +36,14 @@ class Registrar:
         """The ledger answered."""
         self._told = False
 
-    def wait(self, works: Iterable[Work], *, written: bool) -> None:
-        """The ledger waits. works: what is claimed and not accepted; written: Kafka has what was accepted."""
+    def wait(self, works: Iterable[Work]) -> None:
+        """The ledger waits. works: what is claimed and not accepted."""
         if not self._told:
             self._told = True
             self._telemetry.tell(Event("waiting_for_ledger"))
         identity = self._identity
         incarnation = identity.incarnation
-        if written and identity.alive:  # without a beat it may have been DEAD, and its attempts somebody else's
+        if identity.alive:  # without a beat it may have been DEAD, and its attempts somebody else's
             held = [work.holding() for work in works if work.incarnation == incarnation]
             try:
                 self._ledger.register(self._topics.tasks, identity.name, incarnation, held)

@@ -109,17 +109,27 @@ def test_without_a_barrier_what_was_accepted_would_run_again(stage: Stage) -> No
     check(stage, ["t"])
 
 
-def test_a_worker_does_not_register_before_kafka_has_what_it_accepted(stage: Stage) -> None:
-    """The model's `register_first`."""
-    slow, other = accepted_and_moved(stage)
+def test_what_was_accepted_is_not_registered_and_what_runs_beside_it_is(stage: Stage) -> None:
+    """The model's `register_first`: registered, it would be open again, and its own worker would wait for itself."""
+    stage.publish("accepted", "runs")
+    one = stage.player("one", order="unordered")
+    one.turn(2)
+    one.runner.begin()
+    one.producer.hold = True
+    one.runner.end_one(min(one.runner.running))
+    one.turn(2)
     stage.ledger.wipe()
-    slow.turn(2)
-    assert stage.ledger.records(["t"]) == [None]
-    slow.producer.let_go()
-    stage.barrier_over(slow, other)
-    played(stage, slow, other)
-    check(stage, ["t"])
-    assert other.runner.history == []
+    stage.clock.turn(1_000)
+    one.turn()
+    assert stage.ledger.records(["accepted"]) == [None]
+    assert stage.record("runs").status is State.PROCESSING
+    one.rebuilds = False
+    stage.barrier_over(one)
+    one.rebuilder.turn()
+    one.producer.let_go()
+    played(stage, one)
+    check(stage, ["accepted", "runs"])
+    assert one.runner.history == [("accepted", 1), ("runs", 1), ("accepted", 1)]
 
 
 def test_an_outcome_of_a_worker_that_missed_the_barrier_does_not_count(stage: Stage) -> None:
@@ -178,6 +188,23 @@ def test_what_an_earlier_incarnation_claimed_is_not_registered(stage: Stage) -> 
     assert stage.ledger.records(["t"]) == [None]
 
 
+def test_a_worker_whose_lease_may_be_over_beats_before_it_registers(stage: Stage) -> None:
+    """Where the heartbeats are there still, the beat tells it that its attempts are somebody else's."""
+    stage.publish("t")
+    slow = stage.player("slow")
+    slow.turn(2)
+    slow.runner.begin()
+    stage.clock.turn(60_000)
+    stage.ledger.wipe()
+    slow.turn(2)
+    assert "waiting_for_ledger" in slow.kinds()
+    assert stage.ledger.records(["t"]) == [None]
+    slow.heartbeat.turn()
+    stage.clock.turn(100)
+    slow.turn()
+    assert stage.record("t").status is State.PROCESSING
+
+
 def test_who_only_runs_things_registers_too_and_its_end_counts_in_the_new_life(stage: Stage) -> None:
     stage.publish("t")
     one, other = stage.player("one", slots=1), stage.player("other")
@@ -189,6 +216,7 @@ def test_who_only_runs_things_registers_too_and_its_end_counts_in_the_new_life(s
     assert (stage.record("t").status, stage.record("t").fence) == (State.PROCESSING, old)
     played(stage, one, other)
     assert [end.attempts for end in stage.ends("t")] == [1]
+    assert len(stage.outcomes("t")) == 1
     assert stage.ends("t")[0].fence > old, "an old fence would stand behind the marker"
     assert other.runner.history == []
     check(stage, ["t"])
