@@ -1,4 +1,6 @@
-"""Valkey forgets everything, or only what is over, while Kafka knows: nothing finished runs again, and all ends."""
+"""Valkey forgets all, its last writes, or what is over: Kafka knows, nothing finished runs again, and all ends."""
+
+import os
 
 import pytest
 import redis
@@ -67,4 +69,30 @@ def test_what_kafka_and_valkey_forgot_is_looked_up_in_the_outcomes(
     stage.until_final([*QUICK, "new"])
     second.interrupt()
     second.leaves(0)
+    stage.account().check(duplicated=set())
+
+
+def test_a_valkey_that_lost_the_tail_of_its_log_is_noticed(fragile_stage: Stage, own_services: Services) -> None:
+    stage = fragile_stage
+    stage.create(partitions=2)
+    workers = [stage.worker(name, "--concurrency", "4") for name in ("one", "two")]
+    for name in ("one", "two"):
+        stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
+    stage.submit(*((name, "add", 1, 1) for name in LATER))
+    stage.until_final(LATER)
+    (log,) = (own_services.folder / "redis").rglob("*.incr.aof")
+    kept = log.stat().st_size
+    stage.submit(*((name, "add", 1, 1) for name in QUICK), *((name, "nap", LONG_S) for name in LONG))
+    stage.until_final(QUICK)
+    for name in LONG:
+        stage.until_running(name)
+    own_services.kill_redis()
+    os.truncate(log, kept)
+    own_services.start_redis()
+    for worker in workers:
+        worker.says("waiting_for_ledger")
+    assert set(stage.until_final([*QUICK, *LONG, *LATER]).values()) == {State.SUCCESS}
+    for worker in workers:
+        worker.interrupt()
+        worker.leaves(0)
     stage.account().check(duplicated=set())
