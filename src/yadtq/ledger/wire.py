@@ -105,7 +105,6 @@ def _fields(o: OutcomeRecord) -> list[str | int]:
         "topic": o.topic,
         "partition": o.partition,
         "offset": o.offset,
-        "at_ms": o.finished_at_ms or o.not_before_ms,
     }
     if o.state is State.SCHEDULED:
         found["not_before_ms"] = o.not_before_ms
