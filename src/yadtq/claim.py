@@ -122,11 +122,6 @@ class Work:
         if not run.fence.startswith(f"{epoch}."):
             self.run = run._replace(fence=f"{epoch}.{run.fence.partition('.')[2]}")
 
-    def close(self) -> None:
-        """The fate of the record is durable."""
-        if not self.copied:
-            self.assignment.close(self.record.offset)
-
 
 def refusal(task_type: str, registry: Registry) -> str:
     """Say why this worker cannot run such a task."""

@@ -325,6 +325,7 @@ class Engine(Service):
                     refusals.add(answer)
                     self._ask_later(work, REFUSED_S)
         self._refused(refusals)
+        self._leave_lanes(closing)
         self._close(closing)
         self._settler.write(writing)
         self._start(starting)
@@ -388,9 +389,12 @@ class Engine(Service):
         self._settler.finished(work, verdict)
 
     def _close(self, works: Iterable[Work]) -> None:
+        offsets: dict[Assignment, list[int]] = {}
         for work in works:
-            self._lanes_of(work).done(work.assignment, work)
-            work.close()
+            if not work.copied:  # else the copy's report closes its record
+                offsets.setdefault(work.assignment, []).append(work.record.offset)
+        for assignment, together in offsets.items():
+            assignment.close(*together)
 
     def _leave_lanes(self, works: Iterable[Work]) -> None:
         """What comes behind these may start."""

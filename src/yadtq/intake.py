@@ -60,14 +60,16 @@ class Assignment:
             self.unfinished += len(fresh)
         return fresh
 
-    def close(self, offset: int) -> None:
-        """The fate of a record is durable. Nothing happens where the partition has moved on meanwhile."""
+    def close(self, *offsets: int) -> None:
+        """The fate of records is durable. Nothing happens where the partition has moved on meanwhile."""
         with self._lock:
-            if not self.gone:
+            if self.gone:
+                return
+            for offset in offsets:
                 self._tracker.close(offset)
                 self.unfinished_bytes -= self._held.pop(offset)[1]
-                self.unfinished -= 1
-                self.closed += 1
+            self.unfinished -= len(offsets)
+            self.closed += len(offsets)
 
     def doubts(self, record: Record) -> bool:
         """Whether this record's task may have ended long ago, and its commit and its ledger record be forgotten."""

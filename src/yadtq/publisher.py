@@ -12,7 +12,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -84,6 +84,40 @@ class Sent:
             raise SubmitError(f"Kafka refused task {task_id!r}: {report.error}{rest}")
 
 
+class Together:
+    """Writes of many threads at the same time, as one: while one is under way the next ones gather (group commit)."""
+
+    def __init__(self, write: Callable[[Sequence[NewTask]], None]) -> None:
+        self._write = write
+        self._gathering = _Portion()
+        self._guard = threading.Lock()
+        self._under_way = threading.Lock()
+
+    def write(self, tasks: Sequence[NewTask]) -> None:
+        """Return when these are written; raises what the write raised."""
+        with self._guard:
+            mine = self._gathering
+            mine.tasks += tasks
+        with self._under_way:
+            if not mine.written:
+                with self._guard:
+                    self._gathering = _Portion()
+                mine.written = True
+                try:
+                    self._write(mine.tasks)
+                except LedgerUnavailable as error:
+                    mine.error = error
+        if mine.error is not None:
+            raise mine.error
+
+
+@dataclass
+class _Portion:
+    tasks: list[NewTask] = field(default_factory=list)
+    written: bool = False
+    error: LedgerUnavailable | None = None
+
+
 class Publisher:
     """Calls to records in Kafka, then to QUEUED records in the ledger."""
 
@@ -92,7 +126,7 @@ class Publisher:
     ) -> None:
         self.unrecorded: set[str] = set()  # Kafka has them, their QUEUED record could not be written
         self._broker = broker
-        self._ledger = ledger
+        self._together = Together(ledger.queued)
         self._layout = layout
         self._limit_bytes = limit_bytes
         self._producer: Producer = broker.producer()
@@ -183,7 +217,7 @@ class Publisher:
             for task, topic in zip(sent.tasks, sent.topics, strict=True)
         ]
         try:
-            self._ledger.queued(new)
+            self._together.write(new)
         except LedgerUnavailable as error:
             log.warning("%d task(s) are published; their QUEUED record is late: %s", len(new), error)
             self.unrecorded.update(sent.task_ids)

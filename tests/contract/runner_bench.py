@@ -39,6 +39,8 @@ class Gate:
 class Bench:
     """Keeps what a runner tells, by attempt."""
 
+    target = "runner_app:app"  # what its children import
+
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self.told: list[Started | Outcome | Recalled] = []
@@ -101,7 +103,7 @@ class Bench:
     @contextmanager
     def pool(self, runners: int, slots: int, limit_bytes: int = LIMIT_BYTES, **options: Any) -> Iterator[PoolRunner]:
         """A pool with all of its children ready."""
-        pool = PoolRunner("runner_app:app", runners, slots, self.sink, limit_bytes, on_event=self.note, **options)
+        pool = PoolRunner(self.target, runners, slots, self.sink, limit_bytes, on_event=self.note, **options)
         try:
             eventually(lambda: len(pool.pids) == runners, 60)
             yield pool

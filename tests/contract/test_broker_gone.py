@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 from broker_bench import BrokerBench
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from waiting import eventually
@@ -114,6 +114,28 @@ def test_partitions_that_come_while_a_kafka_member_leaves_are_given_back_unheard
     bench.close()
 
 
+class Silent:
+    """A client whose group cannot be asked."""
+
+    def committed(self, *_: object, **__: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def incremental_assign(self, _: list[object]) -> None: ...
+
+    resume = incremental_assign
+
+
+def test_a_kafka_member_whose_group_cannot_be_asked_says_so_and_begins_without(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = BrokerBench(KafkaBroker({"bootstrap.servers": "127.0.0.1:1"}, "nowhere"), "q")
+    member = bench.join()
+    member.consumer._on_assign(Silent(), [TopicPartition("q", 0)])  # type: ignore[attr-defined]
+    assert member.owned == {bench.at(0): Position(0, "", committed=False)}
+    assert "committed offsets could not be read" in caplog.text
+    bench.close()
+
+
 class FakeProducer:
     """A client whose buffer fills, and that can meet a fatal error, both at a word."""
 
@@ -190,6 +212,21 @@ def test_a_buffer_that_stays_full_is_reported(fake: KafkaProducer, monkeypatch: 
     fake.produce(Message("q", b"x"), reports.append)
     assert "full" in (reports[0].error or "")
     assert not reports[0].refused
+
+
+def test_a_callback_that_fails_as_the_producer_closes_costs_nobody_else_a_report(fake: KafkaProducer) -> None:
+    (client,) = FakeProducer.made
+    pairs: list[tuple[str, Report]] = []
+
+    def fail(_: Report) -> None:
+        client.answering.clear()  # the last poll there is
+        raise ArithmeticError
+
+    fake.produce(Message("q", b"x"), fail)
+    fake.produce_batch([Message("q", b"y")], ["y"], pairs.extend)  # the fake answers the newest first
+    threading.Timer(0.05, client.answering.set).start()
+    assert fake.close(5) == 0
+    assert [tag for tag, _ in pairs] == ["y"]
 
 
 # A session that runs out takes 6 s on Kafka; the scenarios with killed workers do that with real processes.

@@ -17,9 +17,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 from yadtq.broker.kafka import properties
 from yadtq.broker.kafka.consumer import KafkaConsumer
 from yadtq.broker.kafka.producer import KafkaProducer
-from yadtq.broker.kafka.properties import ANSWER_S, log
+from yadtq.broker.kafka.properties import ANSWER_S, client_log
 from yadtq.broker.kafka.reader import KafkaReader
-from yadtq.broker.kafka.records import where_of
+from yadtq.broker.kafka.records import position_of, where_of
 from yadtq.broker.protocol import Listener, Start, TopicPartition
 from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.offsets import Position
@@ -71,27 +71,23 @@ class KafkaBroker:
             full = {**config, "min.insync.replicas": "2"} if brokers >= 3 else dict(config)
             topic = NewTopic(name, partitions, replication_factor=min(3, brokers), config=full)
             self._client().create_topics([topic])[name].result(ANSWER_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                self._wait_for(name, None)  # somebody else may have made it a moment ago
-                return False
-            raise self._unavailable(error) from error
-        except TimeoutError as error:
-            raise self._unavailable(error) from error
+        except (KafkaException, TimeoutError) as error:
+            if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise self._unavailable(error) from error
+            self._wait_for(name, None)  # somebody else may have made it a moment ago
+            return False
         self._wait_for(name, partitions)
         return True
 
     def grow_topic(self, name: str, partitions: int) -> int:
         try:
             self._client().create_partitions([NewPartitions(name, partitions)])[name].result(ANSWER_S)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        except (KafkaException, TimeoutError) as error:
+            if _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise BrokerUnavailable(f"Kafka at {self._shown} has no topic {name!r}") from error
-            if error.args[0].code() != KafkaError.INVALID_PARTITIONS:
+            if _code(error) != KafkaError.INVALID_PARTITIONS:
                 raise self._unavailable(error) from error
             return self.partitions()[name]  # so many or more, by somebody else perhaps
-        except TimeoutError as error:
-            raise self._unavailable(error) from error
         self._wait_for(name, partitions)
         return partitions
 
@@ -110,24 +106,25 @@ class KafkaBroker:
             time.sleep(0.02)
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, tuple[int, int]]:
-        count = self.partitions().get(topic, 0)
-        wanted = [ck.TopicPartition(topic, at) for at in range(count)]
+        wanted = self._partitions_of(topic)
         first = self._list_offsets(wanted, OffsetSpec.earliest())
         last = self._list_offsets(wanted, OffsetSpec.latest())
         return {where: (first[where], last[where]) for where in first}
+
+    def _partitions_of(self, topic: str) -> list[ck.TopicPartition]:
+        return [ck.TopicPartition(topic, at) for at in range(self.partitions().get(topic, 0))]
 
     def _list_offsets(self, wanted: list[ck.TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
         if not wanted:
             return {}
         try:
             futures = self._client().list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S)
-            return {TopicPartition(at.topic, at.partition): f.result(ANSWER_S).offset for at, f in futures.items()}
+            return {where_of(at): f.result(ANSWER_S).offset for at, f in futures.items()}
         except (KafkaException, TimeoutError) as error:
             raise self._unavailable(error) from error
 
     def committed(self, topic: str, group: str) -> dict[TopicPartition, Position]:
-        count = self.partitions().get(topic, 0)
-        wanted = [ck.TopicPartition(topic, at) for at in range(count)]
+        wanted = self._partitions_of(topic)
         if not wanted:
             return {}
         try:
@@ -135,7 +132,7 @@ class KafkaBroker:
                 found = self._onlooker(group).committed(wanted, timeout=ANSWER_S)
         except KafkaException as error:
             raise self._unavailable(error) from error
-        return {where_of(at): Position(at.offset, at.metadata or "") for at in found if at.offset >= 0}
+        return {where_of(at): position_of(at) for at in found if at.offset >= 0}
 
     def _onlooker(self, group: str) -> ck.Consumer:
         """A consumer that never joins the group and is only asked what the group has committed.
@@ -146,7 +143,7 @@ class KafkaBroker:
         """
         if group not in self._onlookers:
             config = {**self._config, "group.id": group, "enable.auto.commit": False}
-            self._onlookers[group] = ck.Consumer(config, logger=log)
+            self._onlookers[group] = ck.Consumer(config, logger=client_log)
         return self._onlookers[group]
 
     def recovery_ms(self, group: str, protocol: GroupProtocol, session_ms: int) -> int | None:
@@ -170,12 +167,11 @@ class KafkaBroker:
             name = name or str(next(iter(self._client().list_topics(timeout=ANSWER_S).brokers)))
             resource = ConfigResource(kind, name)
             entries = self._client().describe_configs([resource], request_timeout=ANSWER_S)[resource].result(ANSWER_S)
-        except KafkaException as error:
-            if error.args[0].code() in UNREACHABLE:
+        except (KafkaException, TimeoutError) as error:
+            code = _code(error)
+            if code is None or code in UNREACHABLE:
                 raise self._unavailable(error) from error
             return None
-        except TimeoutError as error:
-            raise self._unavailable(error) from error
         entry = entries.get(key)
         return entry.value if entry else None
 
@@ -189,9 +185,14 @@ class KafkaBroker:
     def _client(self) -> AdminClient:
         with self._lock:
             if self._admin is None:
-                self._admin = AdminClient(self._config, logger=log)
+                self._admin = AdminClient(self._config, logger=client_log)
             return self._admin
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
         reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
         return BrokerUnavailable(f"Kafka at {self._shown} does not answer: {reason}. Is it running? `yadtq status`")
+
+
+def _code(error: Exception) -> int | None:
+    """Kafka's number for an error; None where no answer came in time."""
+    return error.args[0].code() if isinstance(error, KafkaException) else None

@@ -4,6 +4,7 @@ One invariant: every call on one `KafkaConsumer` comes from the thread that made
 serialised inside the client, so a second thread would wait behind a poll, or for ever (measured on 2.16).
 """
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 
-from yadtq.broker.kafka.properties import ANSWER_S, log
-from yadtq.broker.kafka.records import records_of, where_of
+from yadtq.broker.kafka.properties import ANSWER_S, client_log
+from yadtq.broker.kafka.records import position_of, records_of, where_of
 from yadtq.broker.protocol import Listener, Record, Start, TopicPartition
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
+
+log = logging.getLogger("yadtq")
 
 UNKNOWN = Position(0, "", committed=False)
 
@@ -23,7 +26,7 @@ UNKNOWN = Position(0, "", committed=False)
 class KafkaConsumer:
     """A member of a group on one topic."""
 
-    def __init__(self, config: dict[str, Any], topic: str, listener: Listener, start: Start | None = None) -> None:
+    def __init__(self, config: dict[str, Any], topic: str, listener: Listener, start: Start | None) -> None:
         self._listener = listener
         self._start = start
         self._failure: Exception | None = None  # of `start`
@@ -31,7 +34,7 @@ class KafkaConsumer:
         self._closing = False
         self._problem: KafkaError | None = None
         callbacks = {"on_commit": self._on_commit, "error_cb": self._on_error}
-        self._consumer = ck.Consumer({**config, **callbacks}, logger=log)
+        self._consumer = ck.Consumer({**config, **callbacks}, logger=client_log)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, timeout_s: float, most: int) -> list[Record]:
@@ -71,7 +74,7 @@ class KafkaConsumer:
 
     def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
         mine = {where: at for where, at in positions.items() if self._store(where, at)}
-        offsets = [_position(where, at) for where, at in mine.items()]
+        offsets = [_offset(where, at) for where, at in mine.items()]
         if not offsets:
             return
         try:
@@ -88,7 +91,7 @@ class KafkaConsumer:
         It is asked about one partition at a time: of several it refuses only when it refuses all.
         """
         try:
-            self._consumer.store_offsets(offsets=[_position(where, at)])
+            self._consumer.store_offsets(offsets=[_offset(where, at)])
         except KafkaException as error:
             self._listener.committed({where: at}, error.args[0].str())
             return False
@@ -101,8 +104,7 @@ class KafkaConsumer:
     def _on_commit(self, error: KafkaError | None, partitions: Sequence[ck.TopicPartition]) -> None:
         for at in partitions:
             problem = error or at.error
-            position = {where_of(at): Position(at.offset, at.metadata or "")}
-            self._listener.committed(position, problem.str() if problem else None)
+            self._listener.committed({where_of(at): position_of(at)}, problem.str() if problem else None)
 
     def _on_assign(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if self._closing or not partitions:
@@ -128,8 +130,7 @@ class KafkaConsumer:
         consumer.resume([_bare(at) for at in partitions])
         positions = {where_of(at): Position(at.offset, "", committed=False) for at in begun}
         for at in stored:
-            known = at.offset >= 0
-            positions[where_of(at)] = Position(at.offset, at.metadata or "") if known else UNKNOWN
+            positions[where_of(at)] = position_of(at) if at.offset >= 0 else UNKNOWN
         self._owned |= positions.keys()
         self._listener.assigned(positions)
 
@@ -159,5 +160,5 @@ def _bare(at: ck.TopicPartition) -> ck.TopicPartition:
     return ck.TopicPartition(at.topic, at.partition)
 
 
-def _position(where: TopicPartition, at: Position) -> ck.TopicPartition:
+def _offset(where: TopicPartition, at: Position) -> ck.TopicPartition:
     return ck.TopicPartition(*where, at.offset, at.metadata)

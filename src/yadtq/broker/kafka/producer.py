@@ -13,9 +13,11 @@ from typing import Any
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 
-from yadtq.broker.kafka.properties import ANSWER_S, log
+from yadtq.broker.kafka.properties import ANSWER_S, client_log
 from yadtq.broker.kafka.reports import Reports
 from yadtq.broker.protocol import Message, OnReport, OnReports, Report, T
+
+log = logging.getLogger("yadtq")
 
 REFUSALS = {
     KafkaError.MSG_SIZE_TOO_LARGE,
@@ -34,7 +36,7 @@ class KafkaProducer:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = {**config, "error_cb": self._on_error}
         self._lock = threading.Lock()
-        self._producer = ck.Producer(self._config, logger=log)
+        self._producer = ck.Producer(self._config, logger=client_log)
         self._retired: list[ck.Producer] = []  # met a fatal error; some of their reports are still to come
         self._broken = False
         self._reports = Reports()
@@ -98,7 +100,7 @@ class KafkaProducer:
         with self._lock:
             if self._broken:
                 self._retired.append(self._producer)
-                self._producer = ck.Producer(self._config, logger=log)
+                self._producer = ck.Producer(self._config, logger=client_log)
                 self._broken = False
 
     def _on_error(self, error: KafkaError) -> None:
@@ -112,7 +114,7 @@ class KafkaProducer:
                 self._serve_retired()
                 self._reports.hand_over()
             except Exception:  # of somebody's callback; the reports of all others must come all the same
-                logging.getLogger("yadtq").exception("a delivery report could not be handed over")
+                log.exception("a delivery report could not be handed over")
 
     def _serve_retired(self) -> None:
         for producer in list(self._retired):
@@ -122,7 +124,7 @@ class KafkaProducer:
 
     @property
     def _unreported(self) -> int:
-        return sum(map(len, [self._producer, *self._retired]))
+        return len(self._reports) + sum(map(len, [self._producer, *self._retired]))
 
     def close(self, timeout_s: float) -> int:
         self._close_mono = time.monotonic() + timeout_s

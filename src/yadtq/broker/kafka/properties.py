@@ -8,9 +8,10 @@ from typing import Any
 
 from yadtq.settings import GroupProtocol
 
-log = logging.getLogger("yadtq.kafka")
+# Only for the client itself; what YADTQ has to say goes to "yadtq".
+client_log = logging.getLogger("yadtq.kafka")
 # librdkafka speaks of every lost connection; the worker says once a second at most that Kafka does not answer.
-log.setLevel(logging.CRITICAL)
+client_log.setLevel(logging.CRITICAL)
 
 ANSWER_S = 10.0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from yadtq.broker.kafka.properties import log
+from yadtq.broker.kafka.properties import client_log
 from yadtq.broker.kafka.records import records_of
 from yadtq.broker.protocol import Record, TopicPartition
 
@@ -17,7 +17,7 @@ class KafkaReader:
     """Reads whole topics without a group."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._consumer = ck.Consumer(config, logger=log)
+        self._consumer = ck.Consumer(config, logger=client_log)
         self._watched: set[TopicPartition] = set()
 
     def watch(self, starts: Mapping[TopicPartition, int]) -> None:

@@ -11,10 +11,15 @@ from confluent_kafka import KafkaError
 
 from yadtq.broker.protocol import NO_HEADERS, Record, TopicPartition
 from yadtq.errors import BrokerUnavailable
+from yadtq.offsets import Position
 
 
 def where_of(at: ck.TopicPartition) -> TopicPartition:
     return TopicPartition(at.topic, at.partition)
+
+
+def position_of(at: ck.TopicPartition) -> Position:
+    return Position(at.offset, at.metadata or "")
 
 
 def records_of(messages: Sequence[ck.Message]) -> list[Record]:

@@ -24,6 +24,9 @@ class Reports:
         if len(pairs) >= MOST:
             on_reports(self._waiting.pop(on_reports))
 
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     def hand_over(self) -> None:
         """Give everybody what came for them."""
         while self._waiting:

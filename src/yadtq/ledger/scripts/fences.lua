@@ -11,7 +11,7 @@ local function before(one, other)                                     -- no fenc
   return one_counter < other_counter
 end
 
-local function is_of(fence, epoch) return string.sub(fence, 1, #epoch + 1) == epoch .. '.' end
+local function is_of(fence, epoch) return string.sub(fence, 1, #epoch) == epoch end
 
 -- R2: the epoch, and how many calls of this worker it has answered; nothing where there is no epoch, or where the worker
 -- has had more answers than this ledger knows of: writes were lost, and only what Kafka says can be believed. Then the

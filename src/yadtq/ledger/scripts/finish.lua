@@ -9,13 +9,13 @@ if not epoch then return 'WAIT' end                                   -- R2
 -- Settle, step 3: Kafka has the outcome. Only a sealed record is shown as final, and only a sealed record expires (R1).
 -- Of a retry: Kafka has its envelope. Answers true, or false where the attempt is not the present one (S2), or where its
 -- outcome was written under an epoch that is over and was not read in: it may stand behind the marker (R4).
-local sealed, final = {}, {}
+local prefix, sealed, final = epoch .. '.', {}, {}
 for i, s in ipairs(seals) do
   local task_id, fence = s[1], s[2]
   local key = task_key .. task_id
   local record = redis.call('HMGET', key, 'status', 'fence', 'sealed', 'resend')
   local read_in = record[3] or (record[1] == 'SCHEDULED' and not record[4])
-  sealed[i] = record[2] == fence and (is_of(fence, epoch) or (read_in and true or false))
+  sealed[i] = record[2] == fence and (is_of(fence, prefix) or (read_in and true or false))
   if sealed[i] and (record[1] == 'SUCCESS' or record[1] == 'FAILED') then
     redis.call('HSET', key, 'sealed', 1)
     redis.call('EXPIRE', key, ttl_s)

@@ -1,0 +1,205 @@
+"""Mutants of what speaks to Kafka, of the scripts in Redis and of the runners: a test on the real thing turns red."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import runner_bench
+import test_broker
+import test_broker_group
+import test_ledger
+import test_ledger_epoch
+import test_ledger_generations
+import test_pool_death
+from broker_bench import BrokerBench
+from confluent_kafka import KafkaException
+from ledger_bench import HOUR_MS, RedisBench, redis_bench
+
+import yadtq.ledger.redis
+from mutants import Mutant, Mutants, turns_red
+from opening import open_ledger
+from yadtq.broker import TopicPartition
+from yadtq.broker.kafka import KafkaBroker, properties
+from yadtq.broker.kafka.consumer import KafkaConsumer
+from yadtq.ledger import Batch, Beat, Elsewhere, Pulse
+from yadtq.ledger.redis import RedisLedger
+from yadtq.offsets import Position
+
+KAFKA, SCRIPTS, RUNNERS = Mutants(), Mutants(), Mutants()
+
+
+# -- Kafka -------------------------------------------------------------------------------------------------------------
+
+
+@KAFKA.add(
+    "a message is reported when every replica in sync has it", test_broker.test_a_report_says_where_the_message_lies
+)
+def acks_0(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(properties.PRODUCER, "acks", "0")
+    patch.setitem(properties.PRODUCER, "enable.idempotence", False)
+
+
+@KAFKA.add(
+    "a commit says for each partition what is committed, bitmap and all",
+    test_broker_group.test_the_same_offset_can_be_committed_again_with_other_metadata,
+)
+def bitmap_by_bare_commit(patch: pytest.MonkeyPatch) -> None:
+    def commit(self: KafkaConsumer, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
+        mine = {where: at for where, at in positions.items() if self._store(where, at)}
+        try:
+            self._on_commit(None, self._consumer.commit(asynchronous=not wait) or [])
+        except KafkaException as error:
+            self._listener.committed(mine, error.args[0].str())
+
+    patch.setattr(KafkaConsumer, "commit", commit)
+
+
+@KAFKA.add(
+    "no member commits for a partition of another one",
+    lambda broker: test_broker_group.test_a_commit_for_another_members_partition_is_refused_here(broker, wait=True),
+)
+def commit_without_the_guard(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(KafkaConsumer, "_store", lambda *_: True)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("mutant", KAFKA, ids=str)
+def test_a_mutant_of_the_kafka_adapter_does_not_survive(mutant: Mutant, kafka_address: str, topic: str) -> None:
+    topics = iter((f"{topic}-sound", f"{topic}-changed"))
+
+    @contextmanager
+    def ground() -> Iterator[tuple[BrokerBench]]:
+        config = {"bootstrap.servers": kafka_address, "topic.metadata.propagation.max.ms": "500"}
+        bench = BrokerBench(KafkaBroker(config, kafka_address), next(topics))
+        try:
+            yield (bench,)
+        finally:
+            bench.close()
+
+    turns_red(mutant, ground)
+
+
+# -- the scripts -------------------------------------------------------------------------------------------------------
+
+
+def change(patch: pytest.MonkeyPatch, script: str, old: str, new: Callable[[], str]) -> None:
+    """Change one place of a script. new: Every client asks it for itself."""
+    source = yadtq.ledger.redis._source
+    if source(script).count(old) != 1:
+        raise LookupError(f"{script} does not say once {old!r}")
+    patch.setattr(yadtq.ledger.redis, "_source", lambda name: source(name).replace(old, new()))
+
+
+def a_claim_is_judged_by_the_ledgers_clock(bench: RedisBench) -> None:
+    """A worker on a host whose clock is two hours ahead takes nothing from one whose lease is an hour."""
+    bench.run("w1")
+    with pytest.MonkeyPatch.context() as patch:
+        now = time.time
+        patch.setattr(time, "time", lambda: now() + 2 * HOUR_MS / 1000)
+        ahead = RedisLedger(bench.proxy.url, "the test's Valkey", bench.layout, 60)
+    try:
+        assert ahead.beat(Beat("w2", "w2-ahead", HOUR_MS, first=True)) is Pulse.ALIVE
+        (answer,) = ahead.exchange("q", "w2", "w2-ahead", Batch(claims=[bench.wish()])).claims
+        assert answer == Elsewhere("w1")
+    finally:
+        ahead.close()
+
+
+@SCRIPTS.add("leases are measured by the ledger's clock alone (C3)", a_claim_is_judged_by_the_ledgers_clock)
+def lease_by_the_clients_clock(patch: pytest.MonkeyPatch) -> None:
+    change(patch, "exchange", "time[1] * 1000 + math.floor(time[2] / 1000)", lambda: str(int(time.time() * 1000)))
+
+
+@SCRIPTS.add(
+    "a verdict counts only under the present fence (S2)",
+    test_ledger.test_what_the_old_attempt_says_after_a_takeover_is_refused_and_changes_nothing,
+)
+def accept_without_comparing(patch: pytest.MonkeyPatch) -> None:
+    old = "if record[2] ~= fence and not (record[5] == fence and record[3] == record[2]) then"
+    change(patch, "exchange", old, lambda: "if not record[2] then")
+
+
+@SCRIPTS.add(
+    "a seal counts only under the present fence (S2)",
+    test_ledger.test_a_seal_needs_a_final_state_and_the_right_fence,
+)
+def seal_without_comparing(patch: pytest.MonkeyPatch) -> None:
+    change(patch, "finish", "sealed[i] = record[2] == fence and ", lambda: "sealed[i] = ")
+
+
+@SCRIPTS.add(
+    "a claim that is given back gives its attempt back (C1)",
+    test_ledger.test_a_released_claim_gives_its_attempt_back_and_keeps_its_fence,
+)
+def release_without_effect(patch: pytest.MonkeyPatch) -> None:
+    change(patch, "finish", "if record[1] == 'PROCESSING' and record[2] == r[2] then", lambda: "if false then")
+
+
+@SCRIPTS.add(
+    "a claim whose answer was lost gets the same answer (C2)",
+    test_ledger.test_the_same_token_gets_the_same_answer_after_the_answer_was_lost,
+)
+def token_forgotten(patch: pytest.MonkeyPatch) -> None:
+    change(patch, "exchange", "record[5] == token", lambda: "not token")
+
+
+@SCRIPTS.add(
+    "a retry that was accepted and perhaps never written is answered with its verdict (C4)",
+    test_ledger_generations.test_before_the_seal_of_a_retry_its_old_record_is_to_send_it_again,
+)
+def retry_not_sent_again(patch: pytest.MonkeyPatch) -> None:
+    change(patch, "exchange", "if record[12] and generation == present - 1 then", lambda: "if false then")
+
+
+@SCRIPTS.add(
+    "a new life of the ledger has a higher epoch than any before (R4)",
+    test_ledger_epoch.test_after_a_wipe_the_epoch_is_higher_and_old_fences_write_nothing,
+)
+def fence_reset_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
+    change(patch, "recovery", "math.max(now, tonumber(ARGV[3]) + 1, last + 1)", lambda: "1")
+
+
+def without_an_epoch_every_claim_has_to_wait(bench: RedisBench) -> None:
+    bench.wipe()
+    test_ledger_epoch.test_without_an_epoch_every_claim_has_to_wait(bench)
+
+
+@SCRIPTS.add("a ledger without an epoch answers WAIT (R2)", without_an_epoch_every_claim_has_to_wait)
+def open_without_an_epoch(patch: pytest.MonkeyPatch) -> None:
+    change(patch, "exchange", "  if not epoch then return nil end", lambda: "  epoch = epoch or '1'")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("mutant", SCRIPTS, ids=str)
+def test_a_mutant_of_the_scripts_does_not_survive(mutant: Mutant, redis_url: str, prefix: str) -> None:
+    @contextmanager
+    def ground() -> Iterator[tuple[RedisBench]]:
+        with redis_bench(redis_url, prefix) as bench:
+            open_ledger(bench.ledger, "q")
+            bench.start("w1", "w2")
+            yield (bench,)
+
+    turns_red(mutant, ground)
+
+
+# -- runners -----------------------------------------------------------------------------------------------------------
+
+
+@RUNNERS.add(
+    "the page says STARTED as long as user code runs, so that a death is charged to it and to nothing else",
+    test_pool_death.test_a_runner_that_is_killed_is_replaced_and_its_task_can_run_again_within_a_second,
+)
+def ended_before_the_outcome_is_there(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runner_bench.Bench, "target", "mutant_app:app")
+
+
+@pytest.mark.parametrize("mutant", RUNNERS, ids=str)
+def test_a_mutant_of_the_runners_does_not_survive(mutant: Mutant, tmp_path: Path) -> None:
+    @contextmanager
+    def ground() -> Iterator[tuple[runner_bench.Bench]]:
+        with pytest.MonkeyPatch.context() as patch, runner_bench.staged(tmp_path, patch) as bench:
+            yield (bench,)
+
+    turns_red(mutant, ground)
