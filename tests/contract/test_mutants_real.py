@@ -12,6 +12,7 @@ import test_broker_group
 import test_ledger
 import test_ledger_epoch
 import test_ledger_generations
+import test_others_clients
 import test_pool_death
 from broker_bench import BrokerBench
 from confluent_kafka import KafkaException
@@ -62,6 +63,20 @@ def bitmap_by_bare_commit(patch: pytest.MonkeyPatch) -> None:
 )
 def commit_without_the_guard(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(KafkaConsumer, "_store", lambda *_: True)
+
+
+@KAFKA.add(
+    "the end of one message commits no other",
+    lambda broker: test_others_clients.test_kombu_the_end_of_one_message_commits_none_of_the_others_that_were_read(
+        broker, wait=True
+    ),
+)
+def all_that_was_read_is_committed(patch: pytest.MonkeyPatch) -> None:
+    def commit(self: KafkaConsumer, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
+        self._on_commit(None, self._consumer.commit(asynchronous=not wait) or [])
+
+    patch.setattr(KafkaConsumer, "commit", commit)
+    patch.setitem(properties.MEMBER, "enable.auto.offset.store", True)
 
 
 @pytest.mark.real
