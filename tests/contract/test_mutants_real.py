@@ -168,9 +168,19 @@ def retry_not_sent_again(patch: pytest.MonkeyPatch) -> None:
     change(patch, "exchange", "if record[12] and generation == present - 1 then", lambda: "if false then")
 
 
+def a_fence_of_the_life_before_is_never_right_by_chance(bench: RedisBench) -> None:
+    """Both are the first claim of their life, and this worker has seen nothing of the one before."""
+    old = bench.run("w1")
+    bench.wipe()
+    bench.start("w2")
+    open_ledger(bench.ledger, "q")
+    bench.run("w2")
+    assert bench.accept(old) is None
+
+
 @SCRIPTS.add(
     "a new life of the ledger has a higher epoch than any before (R4)",
-    test_ledger_epoch.test_after_a_wipe_the_epoch_is_higher_and_old_fences_write_nothing,
+    a_fence_of_the_life_before_is_never_right_by_chance,
 )
 def fence_reset_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
     change(patch, "recovery", "math.max(now, tonumber(ARGV[3]) + 1, last + 1)", lambda: "1")

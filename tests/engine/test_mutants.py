@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import test_claims
+import test_others_bugs
 import test_out_of_order
 import test_rebuild
 import test_settle_order
@@ -163,7 +164,7 @@ def release_omitted(patch: pytest.MonkeyPatch) -> None:
 
 @MUTANTS.add(
     "the dead letter is acknowledged before the outcome is sent (S1)",
-    test_settle_order.test_a_write_that_kafka_does_not_acknowledge_is_sent_again_and_holds_the_offset,
+    test_others_bugs.test_taskbroker_344_a_dead_letter_that_kafka_does_not_take_is_not_dropped_with_its_task,
 )
 def dead_letter_not_awaited(patch: pytest.MonkeyPatch) -> None:
     really = Settler.write

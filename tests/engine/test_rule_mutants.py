@@ -1,0 +1,233 @@
+"""Rules of the protocol beside settle: of claims, hand-offs and a ledger that is read in. Each has a mutant."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import test_claims
+import test_later
+import test_others_bugs
+import test_rebuild
+import test_settle_order
+from stage import Stage
+
+from mutants import Mutant, Mutants, turns_red
+from yadtq.attempt import Ending
+from yadtq.broker import TopicPartition
+from yadtq.claim import Work
+from yadtq.heartbeat import Identity
+from yadtq.ledger import Accept, Answer, Claim
+from yadtq.ledger.memory import MemoryLedger
+from yadtq.ledger.memory_life import Life, Seen
+from yadtq.rebuild import Rebuilder
+from yadtq.register import Registrar
+from yadtq.settle import Settler
+from yadtq.states import FINAL, State
+from yadtq.writes import Writes
+
+RULES, RECOVERY = Mutants(), Mutants()
+
+
+# -- claims and settle -------------------------------------------------------------------------------------------------
+
+
+def claiming(patch: pytest.MonkeyPatch, change: Callable[[Claim], Claim]) -> None:
+    really = Work.claim
+    patch.setattr(Work, "claim", lambda self, registry: change(really(self, registry)))
+
+
+@RULES.add(
+    "a claim is asked again under its token (C2)",
+    test_claims.test_a_claim_whose_answer_was_lost_is_asked_again_and_runs_once,
+)
+def a_token_for_every_question(patch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count()
+    claiming(patch, lambda claim: claim._replace(token=f"{claim.token}/{next(numbers)}"))
+
+
+@RULES.add(
+    "what the asker holds itself under another token is elsewhere (C3)",
+    test_others_bugs.test_parallel_consumer_909_a_record_that_comes_again_is_not_taken_for_the_stale_one_that_still_runs,
+)
+def a_worker_takes_over_from_itself(patch: pytest.MonkeyPatch) -> None:
+    really = MemoryLedger._claim
+
+    def claim(self: MemoryLedger, topic: str, worker: str, incarnation: str, asked: Claim, now: int) -> Answer:
+        task = self._tasks.get(asked.task_id)
+        if task and task.record.status is State.PROCESSING and task.record.worker == worker:
+            task.incarnation = task.incarnation if task.token == asked.token else ""
+        return really(self, topic, worker, incarnation, asked, now)
+
+    patch.setattr(MemoryLedger, "_claim", claim)
+
+
+def of_an_older_generation(stage: Stage) -> None:
+    worker = stage.player(order="unordered")
+    test_later.test_an_envelope_of_an_older_generation_is_closed_and_runs_nothing(stage, worker)
+
+
+@RULES.add("an envelope of an older generation runs nothing (C4)", of_an_older_generation)
+def every_generation_is_the_present_one(patch: pytest.MonkeyPatch) -> None:
+    claiming(patch, lambda claim: claim._replace(generation=99))
+
+
+@RULES.add(
+    "an end is shown when Kafka has it, and not before (S4)",
+    test_settle_order.test_the_outcome_is_final_for_users_only_after_kafka_has_it,
+)
+def sealed_when_it_is_accepted(patch: pytest.MonkeyPatch) -> None:
+    really = MemoryLedger._accept
+
+    def accept(self: MemoryLedger, asked: Accept, epoch: int, now: int) -> int | None:
+        at_ms = really(self, asked, epoch, now)
+        if at_ms is not None and asked.state in FINAL:
+            self._tasks[asked.task_id].set(sealed=True)
+        return at_ms
+
+    patch.setattr(MemoryLedger, "_accept", accept)
+
+
+@RULES.add(
+    "a head is closed when Kafka has its copy (S5)",
+    test_later.test_a_copy_that_kafka_does_not_acknowledge_keeps_the_head_open,
+)
+def copy_not_awaited(patch: pytest.MonkeyPatch) -> None:
+    really = Settler.write
+
+    def write(self: Settler, writes: Iterable[Writes]) -> None:
+        writes = list(writes)
+        for each in writes:
+            if each.outcome is None:
+                for message in each.messages:
+                    self._producer.produce(message, lambda _: None)
+                each.messages.clear()
+        really(self, writes)
+
+    patch.setattr(Settler, "write", write)
+
+
+@contextmanager
+def ground() -> Iterator[tuple[Stage]]:
+    yield (Stage(),)
+
+
+@pytest.mark.parametrize("mutant", RULES, ids=str)
+def test_a_mutant_of_a_rule_does_not_survive(mutant: Mutant) -> None:
+    turns_red(mutant, ground)
+
+
+# -- a ledger that is read in ------------------------------------------------------------------------------------------
+
+
+@RECOVERY.add(
+    "a ledger waits until everybody who is alive has registered (R3)",
+    test_rebuild.test_without_a_barrier_what_was_accepted_would_run_again,
+)
+def no_barrier(patch: pytest.MonkeyPatch) -> None:
+    really = Life.take
+    patch.setattr(Life, "take", lambda self, token, _, now: really(self, token, 0, now))
+
+
+@RECOVERY.add(
+    "a life begins behind a marker in every partition (R4)",
+    test_rebuild.test_an_outcome_of_a_worker_that_missed_the_barrier_does_not_count,
+)
+def no_marker_of_a_second_life(patch: pytest.MonkeyPatch) -> None:
+    really = Rebuilder._mark
+    opened: list[int] = []
+
+    def mark(self: Rebuilder, epoch: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        opened.append(epoch)
+        if len(opened) == 1:
+            return dict(really(self, epoch, partitions))
+        ends = self._broker.end_offsets(self._topics.outcomes)
+        return {where: ends[where][1] for where in partitions}
+
+    patch.setattr(Rebuilder, "_mark", mark)
+
+
+@RECOVERY.add(
+    "only what the present incarnation has claimed is registered (R3)",
+    test_rebuild.test_what_an_earlier_incarnation_claimed_is_not_registered,
+)
+def everything_is_registered(patch: pytest.MonkeyPatch) -> None:
+    really = Registrar.wait
+
+    def wait(self: Registrar, works: Iterable[Work]) -> None:
+        works = list(works)
+        for work in works:
+            work.incarnation = self._identity.incarnation
+        really(self, works)
+
+    patch.setattr(Registrar, "wait", wait)
+
+
+@RECOVERY.add(
+    "who may have been DEAD beats before it registers (R3)",
+    test_rebuild.test_a_worker_whose_lease_may_be_over_beats_before_it_registers,
+)
+def registered_under_any_lease(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Identity, "alive", True)
+
+
+@RECOVERY.add(
+    "what is written to Kafka bears the present epoch (R4)",
+    test_rebuild.test_who_only_runs_things_registers_too_and_its_end_counts_in_the_new_life,
+)
+def outcome_under_the_old_epoch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Work, "renew", lambda *_: None)
+
+
+def wiped_late(stage: Stage) -> None:
+    test_rebuild.test_a_wipe_after_any_step_loses_nothing_and_runs_nothing_finished_again(
+        stage, 29, Ending.RETURNED, dies=False
+    )
+
+
+@RECOVERY.add("what Kafka knows to be over is over in the new life (R3)", wiped_late)
+def outcomes_not_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryLedger, "_restore", lambda *_: False)
+
+
+def rolled_back_late(stage: Stage) -> None:
+    test_rebuild.test_a_ledger_that_lost_writes_is_noticed_and_read_in(stage, kept_at=0, lost_at=20)
+
+
+@RECOVERY.add("a ledger that knows of fewer answers than its worker has lost writes (R2)", rolled_back_late)
+def answers_not_counted(patch: pytest.MonkeyPatch) -> None:
+    really = Life.call
+
+    def call(self: Life, worker: str, _: Seen) -> Seen | None:
+        return really(self, worker, (0, 0))
+
+    patch.setattr(Life, "call", call)
+
+
+@RECOVERY.add(
+    "an absent record is no free pass (C8, R5)",
+    test_rebuild.test_what_the_group_and_the_ledger_forgot_is_read_in_before_it_could_run,
+)
+def what_is_absent_may_run(patch: pytest.MonkeyPatch) -> None:
+    really = Life.call
+
+    def call(self: Life, worker: str, seen: Seen) -> Seen | None:
+        self.read_until_ms = 1 << 60
+        return really(self, worker, seen)
+
+    patch.setattr(Life, "call", call)
+
+
+@contextmanager
+def opened_before() -> Iterator[tuple[Stage]]:
+    """A queue that has been open, as the tests of the rebuild have it."""
+    stage = Stage(opened=False)
+    opener = stage.player("opener")
+    assert opener.rebuilder.turn()
+    opener.crash()
+    yield (stage,)
+
+
+@pytest.mark.parametrize("mutant", RECOVERY, ids=str)
+def test_a_mutant_of_the_recovery_does_not_survive(mutant: Mutant) -> None:
+    turns_red(mutant, opened_before)
