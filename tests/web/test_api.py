@@ -140,9 +140,23 @@ def test_all_options_of_a_submit_reach_kafka(client: TestClient, scene: Scene) -
     assert (answer["queue"], answer["task_args"]) == ("other", ["Ada"])
 
 
+def test_a_submit_for_later_is_shown_as_scheduled_and_lies_in_no_partition_of_the_queue_yet(
+    client: TestClient, scene: Scene
+) -> None:
+    task_id = submit(client, task_type="add", task_args=[1, 2], delay_s=600)
+    assert not [record for log in scene.broker.logs["tasks"] for record in log]
+    answer = client.get(f"/api/v1/tasks/{task_id}").json()
+    assert answer["status"] == "SCHEDULED"
+    eventually(lambda: ids(client, "/tasks?status=SCHEDULED") == [task_id])
+    assert client.get(f"/api/v1/tasks/{task_id}").json()["task_args"] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
+        ({"task_type": "add", "task_args": [1, 2], "delay_s": -1}, "delay_s is from 0"),
+        ({"task_type": "add", "task_args": [1, 2], "delay_s": 10**30}, "delay_s is from 0"),
+        ({"task_type": "add", "task_args": [1, 2], "delay_s": "5"}, "delay_s"),
         ({"task_type": "ad", "task_args": [1, 2]}, "did you mean 'add'"),
         ({"task_type": "nope"}, "known are add, greet, total"),
         ({"task_type": "add", "task_args": [1]}, "missing a required argument"),

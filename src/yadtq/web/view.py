@@ -267,7 +267,7 @@ def _from_ledger(record: TaskRecord, layout: Layout) -> Row:
         started_at_ms=None,
         finished_at_ms=None,
         topic=record.topic or None,
-        partition=record.partition if record.topic else None,
-        offset=record.offset if record.topic else None,
+        partition=record.partition if record.topic and record.partition >= 0 else None,
+        offset=record.offset if record.topic and record.offset >= 0 else None,
     )
     return _laid_over(row, record)
