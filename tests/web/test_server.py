@@ -31,7 +31,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    paths = (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
+    here = Path(__file__).parent
+    paths = (str(here), str(here.parent), os.environ.get("PYTHONPATH", ""))
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
