@@ -1,7 +1,7 @@
-"""Rules of the protocol beside settle: of claims, hand-offs and a ledger that is read in. Each has a mutant."""
+"""Rules of claims, of hand-offs, of what waits for a time and of a ledger that is read in: each has a mutant."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -9,6 +9,7 @@ import test_claims
 import test_later
 import test_others_bugs
 import test_rebuild
+import test_scheduler
 import test_settle_order
 from stage import Stage
 
@@ -22,6 +23,7 @@ from yadtq.ledger.memory import MemoryLedger
 from yadtq.ledger.memory_life import Life, Seen
 from yadtq.rebuild import Rebuilder
 from yadtq.register import Registrar
+from yadtq.scheduler import Scheduler, Shelf, Step
 from yadtq.settle import Settler
 from yadtq.states import FINAL, State
 from yadtq.writes import Writes
@@ -30,6 +32,14 @@ RULES, RECOVERY = Mutants(), Mutants()
 
 
 # -- claims and settle -------------------------------------------------------------------------------------------------
+
+
+def with_a_worker(test: Callable[..., None], *values: object) -> Callable[[Stage], None]:
+    def on_a_stage(stage: Stage) -> None:
+        test(stage, stage.player(order="unordered"), *values)
+
+    on_a_stage.__name__ = test.__name__
+    return on_a_stage
 
 
 def claiming(patch: pytest.MonkeyPatch, change: Callable[[Claim], Claim]) -> None:
@@ -62,12 +72,10 @@ def a_worker_takes_over_from_itself(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryLedger, "_claim", claim)
 
 
-def of_an_older_generation(stage: Stage) -> None:
-    worker = stage.player(order="unordered")
-    test_later.test_an_envelope_of_an_older_generation_is_closed_and_runs_nothing(stage, worker)
-
-
-@RULES.add("an envelope of an older generation runs nothing (C4)", of_an_older_generation)
+@RULES.add(
+    "an envelope of an older generation runs nothing (C4)",
+    with_a_worker(test_later.test_an_envelope_of_an_older_generation_is_closed_and_runs_nothing),
+)
 def every_generation_is_the_present_one(patch: pytest.MonkeyPatch) -> None:
     claiming(patch, lambda claim: claim._replace(generation=99))
 
@@ -105,6 +113,42 @@ def copy_not_awaited(patch: pytest.MonkeyPatch) -> None:
         really(self, writes)
 
     patch.setattr(Settler, "write", write)
+
+
+# -- what waits for a time ---------------------------------------------------------------------------------------------
+
+
+@RULES.add(
+    "the tombstone is written when Kafka has the envelope (T2)",
+    with_a_worker(test_scheduler.test_what_kafka_does_not_take_is_fired_again, 1),
+)
+def tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
+    really = Scheduler._send
+
+    def send(self: Scheduler, steps: Sequence[Step]) -> None:
+        really(self, steps)
+        for step in steps:
+            if step.kind == "fire":
+                self._producer.produce(self._tombstone(step.where, step.key).message, lambda _: None)
+
+    patch.setattr(Scheduler, "_send", send)
+
+
+@RULES.add(
+    "what waits has the key of its task and its generation (T1)",
+    with_a_worker(test_scheduler.test_the_tombstone_of_one_firing_does_not_take_the_next_retry_with_it),
+)
+def delayed_by_task(patch: pytest.MonkeyPatch) -> None:
+    for module in ("yadtq.delayed", "yadtq.scheduler"):
+        patch.setattr(f"{module}.key_of", lambda task_id, _: f"0:{task_id}".encode())
+
+
+@RULES.add(
+    "nothing fires before the tombstones behind it are read",
+    with_a_worker(test_scheduler.test_nothing_fires_before_the_tombstones_behind_it_are_read),
+)
+def fired_while_the_index_is_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Shelf, "ready", property(lambda self: self.upto is not None))
 
 
 @contextmanager
