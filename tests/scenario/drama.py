@@ -41,6 +41,19 @@ def task(task_id: str, task_type: str, *args: object, tries: int = 0) -> str:
     return json.dumps({"task_id": task_id, "task_type": task_type, "task_args": list(args), "task_tries": tries})
 
 
+def call(
+    task_id: str,
+    task_type: str,
+    *args: object,
+    key: str | None = None,
+    delay_s: float | None = None,
+    at_ms: int | None = None,
+) -> Call:
+    """A call of one of `stage_app.py`'s tasks."""
+    options = Options(queue=QUEUE, task_id=task_id, key=key, delay_s=delay_s, at_ms=at_ms)
+    return Call(task_type, msgspec.json.encode(args), b"{}", options)
+
+
 class Actor:
     """A process of the drama, with the lines that it said so far (its errors among them)."""
 
@@ -211,7 +224,7 @@ class Stage:
         """A consumer with all of its own choices."""
         return self.enter(name, [sys.executable, script, name, QUEUE, "--group", GROUP])
 
-    def worker(self, name: str, *options: str) -> Actor:
+    def worker(self, name: str, *options: str, verbose: bool = True) -> Actor:
         """`yadtq worker` on the tasks of `stage_app.py`, on threads of its own unless the options say otherwise."""
         shared = [
             "--runners",
@@ -224,7 +237,7 @@ class Stage:
             GROUP,
             "--allowed",
             str(ALLOWED_S),
-            "--verbose",
+            *(["--verbose"] if verbose else []),
         ]
         return self.enter(name, [sys.executable, "-m", "yadtq", "worker", "stage_app:app", *shared, *options], cwd=HERE)
 
@@ -252,12 +265,11 @@ class Stage:
         at_ms: int | None = None,
     ) -> None:
         """Publish calls of `stage_app.py`'s tasks, each as (task id, task type, arguments...), from this process."""
-        options = [Options(queue=QUEUE, task_id=task_id, delay_s=delay_s, at_ms=at_ms) for task_id, *_ in calls]
-        made = [
-            Call(kind, msgspec.json.encode(args), b"{}", at)
-            for at, (_, kind, *args) in zip(options, calls, strict=True)
-        ]
-        self._publisher.send(made).wait(DEADLINE_S)
+        self.publish(call(*each, delay_s=delay_s, at_ms=at_ms) for each in calls)
+
+    def publish(self, calls: Iterable[Call]) -> None:
+        """Publish calls from this process and wait for Kafka's reports."""
+        self._publisher.send(list(calls)).wait(DEADLINE_S)
 
     def partitions_of(self, worker: str) -> Sequence[int]:
         """What a worker's heartbeat says it has; empty while it is DEAD."""
@@ -295,6 +307,12 @@ class Stage:
         except AssertionError:
             raise AssertionError(f"committed is {self.committed()}, and not {expected}") from None
 
+    def until_drained(self, timeout_s: float = DEADLINE_S) -> None:
+        """Wait until the offsets of all that is published are committed."""
+        ends = self.app.broker.end_offsets(self.topics.tasks)
+        expected = {where.partition: last for where, (first, last) in ends.items() if last > first}
+        self.until(lambda: expected.items() <= self.committed().items(), timeout_s)
+
     def published(self) -> int:
         """How many records the queue holds."""
         return sum(last - first for first, last in self.app.broker.end_offsets(self.topics.tasks).values())
@@ -308,6 +326,10 @@ class Stage:
     def runs(self) -> list[Run]:
         """What user code really ran so far, in order."""
         return Run.read(self._witness)
+
+    def starts(self) -> int:
+        """How often user code was started so far."""
+        return self._witness.read_bytes().count(b"start ")
 
     def until_running(self, task_id: str, attempt: int = 1) -> Run:
         """Wait until an attempt is inside user code."""

@@ -19,6 +19,7 @@ from yadtq.settings import Settings
 from yadtq.states import State
 
 EVERY_S = 0.1
+RECORDS = 500  # of a long drama, so many records a look, in turn; every commit is judged at every look
 
 
 class Observer:
@@ -33,10 +34,11 @@ class Observer:
         self._topics = topics
         self._group = group
         self._committed: dict[TopicPartition, int] = {}
-        self._present: dict[tuple[int, int], str] = {}  # partition and offset of what was published; "": it has no id
+        self._present: dict[int, dict[int, str]] = {}  # partition, offset: what was published; "": it has no id
         self._dead: set[tuple[int, int]] = set()  # of what has no id: those with a dead letter in Kafka
         self._ended: set[str] = set()  # task ids with an outcome in Kafka
         self._task_ids: list[str] = []
+        self._turn = 0
         self._records: dict[str, TaskRecord] = {}
         self._next: dict[TopicPartition, int] = {}
         self._stopping = threading.Event()
@@ -81,7 +83,7 @@ class Observer:
     def _look(self, reader: Reader) -> None:
         """First what depends, then what it depends on: so nothing that is right looks wrong."""
         committed = self._broker.committed(self._topics.tasks, self._group)
-        records = [record for record in self._ledger.records(self._task_ids) if record is not None]
+        records = [record for record in self._ledger.records(self._in_turn()) if record is not None]
         self._read(reader)
         for where, position in committed.items():
             self._judge_commit(where, position.offset)
@@ -89,15 +91,21 @@ class Observer:
             self._judge_record(record)
         self.samples += 1
 
+    def _in_turn(self) -> list[str]:
+        turn = self._turn if self._turn < len(self._task_ids) else 0
+        self._turn = turn + RECORDS
+        return self._task_ids[turn : self._turn]
+
     def _judge_commit(self, where: TopicPartition, offset: int) -> None:
         before = self._committed.get(where, 0)
         if offset < before:
             self.violations.append(f"partition {where.partition}: committed {before}, then {offset}")
         self.moves += offset != before
         self._committed[where] = offset
-        below = [at for at in self._present if at[0] == where.partition and at[1] < offset]
-        if unfinished := [at for at in below if at not in self._dead and self._present[at] not in self._ended]:
-            self.violations.append(f"partition {where.partition}: committed {offset}, unfinished {unfinished}")
+        partition, present = where.partition, self._present.get(where.partition, {})
+        passed = [at for at in range(before, offset) if at in present]  # what was finished at the last look still is
+        if unfinished := [at for at in passed if (partition, at) not in self._dead and present[at] not in self._ended]:
+            self.violations.append(f"partition {partition}: committed {offset}, unfinished {unfinished}")
 
     def _judge_record(self, record: TaskRecord) -> None:
         before = self._records.get(record.task_id)
@@ -130,12 +138,13 @@ class Observer:
 
     def _take(self, topic: str, partition: int, offset: int, value: bytes, headers: dict[str, bytes]) -> None:
         if topic == self._topics.tasks:
-            self._present[partition, offset] = ""
+            present = self._present.setdefault(partition, {})
+            present[offset] = ""
             try:
-                self._present[partition, offset] = decode(value).task_id
+                present[offset] = decode(value).task_id
             except Undecodable:
                 return
-            self._task_ids.append(self._present[partition, offset])
+            self._task_ids.append(present[offset])
         elif topic == self._topics.outcomes and HEADER_MARKER in headers:
             return
         elif topic == self._topics.outcomes:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import yadtq
 import yadtq.within
@@ -19,6 +20,21 @@ def nap(seconds: float) -> int:
     """Sleep, and return who slept."""
     time.sleep(seconds)
     return os.getpid()
+
+
+@app.task
+def fails_once(mark: str, seconds: float, after_s: float | None) -> str:
+    """Fail in the first run: by itself, or by asking for another after a time."""
+    time.sleep(seconds)
+    folder = Path(os.environ["WITNESS"] + ".failed")
+    folder.mkdir(exist_ok=True)
+    try:
+        (folder / mark).touch(exist_ok=False)
+    except FileExistsError:
+        return mark
+    if after_s is None:
+        raise ValueError(mark)
+    raise yadtq.Retry(after_s=after_s)
 
 
 @app.task(time_limit_s=1.0)
