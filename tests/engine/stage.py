@@ -155,12 +155,12 @@ class Player:
 
     def __init__(self, stage: "Stage", name: str, slots: int, order: Order, solo_slots: int) -> None:
         settings = WorkerSettings(name, group=GROUP, order=order)
-        clock, ledger, telemetry = stage.clock, stage.ledger, Telemetry()
+        self.stage = stage
+        clock, ledger, telemetry = stage.clock, self.make_ledger(), Telemetry()
         self.events: list[Event] = []
         self.rebuilds = True  # reads outcomes in as soon as it is asked to
         telemetry.listen(self.events.append)
-        self.stage = stage
-        self.producer = WatchedProducer(stage.broker)
+        self.producer = self.make_producer()
         self.woken = False
         least_ms = int(settings.lease_s * 1000)
         self.rebuilder = Rebuilder(
@@ -169,7 +169,7 @@ class Player:
         self.identity = Identity(name, settings.lease_s, clock)
 
         def make_runner(sink: Sink) -> ObedientRunner:
-            self.runner = ObedientRunner(sink, slots, solo_slots)
+            self.runner = self.make_runner(sink, slots, solo_slots)
             return self.runner
 
         self.engine = Engine(
@@ -235,6 +235,17 @@ class Player:
         for _ in range(times):
             self.scheduler.turn(self.delayed_consumer)
             self._rebuild()
+
+    # What a test of its own puts between the worker and its ports.
+
+    def make_ledger(self) -> MemoryLedger:
+        return self.stage.ledger
+
+    def make_producer(self) -> WatchedProducer:
+        return WatchedProducer(self.stage.broker)
+
+    def make_runner(self, sink: Sink, slots: int, solo_slots: int) -> ObedientRunner:
+        return ObedientRunner(sink, slots, solo_slots)
 
     def turn(self, times: int = 1) -> None:
         """Poll and step; no time passes."""

@@ -1,0 +1,107 @@
+"""What stands between a simulated worker and its ports: it tells the books, and it breaks where it is told to.
+
+Every call of a port is two points, one before and one after the port has done its work. `Faults.at` is asked at each;
+it may raise `Crashed` (the process is gone) or say that the call fails.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from books import Books
+from stage import WatchedProducer
+
+from yadtq.broker import Message, OnReports, Report, TopicPartition
+from yadtq.broker.memory import MemoryBroker, MemoryConsumer
+from yadtq.broker.protocol import Listener
+from yadtq.errors import LedgerUnavailable
+from yadtq.layout import QueueTopics
+from yadtq.ledger import Answers, Batch
+from yadtq.ledger.memory import MemoryLedger
+from yadtq.offsets import Position
+
+T = TypeVar("T")
+
+
+class Crashed(BaseException):
+    """The process is gone: nothing of it goes on."""
+
+
+class Faults:
+    """Breaks nothing. Subclasses do."""
+
+    def at(self, point: str) -> bool:
+        """Say whether the call fails here."""
+        return False
+
+
+class ToLedger:
+    """A worker's way to the ledger; what it has no word for goes straight on."""
+
+    def __init__(self, ledger: MemoryLedger, books: Books, faults: Faults) -> None:
+        self._ledger = ledger
+        self._books = books
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._ledger, name)
+
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+        what = "+".join(name for name in ("accepts", "seals", "releases", "claims") if getattr(batch, name))
+        if self._faults.at(f"before {what}"):
+            raise LedgerUnavailable("it did not get there")
+        answers = self._ledger.exchange(topic, worker, incarnation, batch)
+        if not answers.waiting:
+            self._note(batch, answers)
+        if self._faults.at(f"after {what}"):
+            raise LedgerUnavailable("the reply was lost")
+        return answers
+
+    def _note(self, batch: Batch, answers: Answers) -> None:
+        self._books.settled(batch.accepts, answers.accepts)
+        self._books.claimed([claim.task_id for claim in batch.claims], answers.claims)
+        together = (batch.accepts, batch.seals, batch.releases, batch.claims)
+        task_ids = {move.task_id for moves in together for move in moves}
+        self._books.touched(self._ledger.records(sorted(task_ids)))
+
+
+class ToKafka(WatchedProducer):
+    """A worker's way to Kafka: message by message, each with its report."""
+
+    def __init__(self, broker: MemoryBroker, topics: QueueTopics, faults: Faults) -> None:
+        super().__init__(broker)
+        self._faults = faults
+        self._names = {
+            topics.outcomes: "outcome", topics.dead: "dead letter", topics.delayed: "retry", topics.tasks: "copy",
+        }  # fmt: skip
+
+    def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
+        for message, tag in zip(messages, tags, strict=True):
+            what = self._names[message.topic]
+            if self._faults.at(f"before {what}"):
+                on_reports([(tag, Report("it did not get there"))])
+                continue
+
+            def report(report: Report, tag: T = tag, what: str = what) -> None:
+                lost = report.error is None and self._faults.at(f"after {what}")
+                on_reports([(tag, Report("no report in time") if lost else report)])
+
+            self.produce(message, report)
+
+
+class ToGroup:
+    """A worker's membership."""
+
+    def __init__(self, consumer: MemoryConsumer, listener: Listener, faults: Faults) -> None:
+        self._consumer = consumer
+        self._listener = listener
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._consumer, name)
+
+    def commit(self, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
+        if self._faults.at("before commit"):
+            self._listener.committed(positions, "it did not get there")
+            return
+        self._consumer.commit(positions, wait=wait)
+        self._faults.at("after commit")
