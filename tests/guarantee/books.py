@@ -40,6 +40,7 @@ class Books:
         self._last_of_key: dict[bytes, str] = {}
         self._before: dict[str, str] = {}  # task -> the one before it with the same ordering key
         self._stage = stage
+        self.failures: Counter[str] = Counter()  # of each task, as its last claim was answered
         self._validity = Validity()
         self._read: Counter[TopicPartition] = Counter()
         self._at: dict[tuple[int, int], str] = {}  # what lies where in the queue; "": bytes without an id
@@ -47,6 +48,7 @@ class Books:
         self._dead_at: set[tuple[int, int]] = set()
         self._covered: dict[int, tuple[int, frozenset[int]]] = {}  # by partition: the commit, and what is done above it
         self._committed: dict[int, Position] = {}
+        self._over: set[str] = set()  # tasks of which a final verdict was accepted
         self._newest: dict[str, str] = {}  # the fence given out last
         self.records: dict[str, TaskRecord] = {}  # as the ledger had them last
         self._last_attempt: dict[str, int] = {}
@@ -73,12 +75,12 @@ class Books:
 
     def _judge_order(self, task_id: str) -> None:
         before = self._before.get(task_id)
-        if before is not None and (before not in self.records or self.records[before].status not in FINAL):
+        if before is not None and before not in self._over:
             self.wrong(f"{task_id} starts, and {before}, which has its key and comes before it, has not ended")
 
-    def fault_over(self, worker: str | None = None) -> int:
-        """A fault comes over a worker, or all: what runs in it may run again. Return how many those are."""
-        running = [task_id for (task_id, _), owner in self.open_runs.items() if worker in (None, owner)]
+    def fault_over(self, worker: str) -> int:
+        """A fault comes over a worker: what runs in it may run again. Return how many those are."""
+        running = [task_id for (task_id, _), owner in self.open_runs.items() if owner == worker]
         self.excused.update(running)
         return len(running)
 
@@ -88,8 +90,11 @@ class Books:
     def ledger_lost(self) -> int:
         """The ledger forgot: what Kafka does not say is open again, and what ran may run again."""
         self.ledger_losses += 1
+        self._newest.clear()
         self.records = {task_id: record for task_id, record in self.records.items() if record.final}
-        return self.fault_over()
+        in_hand = self.starts.keys() - self.ended.keys()
+        self.excused.update(in_hand)
+        return len(in_hand)
 
     @property
     def repeats(self) -> Counter[str]:
@@ -110,12 +115,15 @@ class Books:
                 self.wrong(f"{task_id} is given out again, and Kafka has its outcome")
             self._newest[task_id] = answer.fence
             self._last_attempt[task_id] = answer.attempt
+            self.failures[task_id] = answer.failures
 
     def settled(self, accepts: Iterable[Accept], answers: Iterable[int | None]) -> None:
         for accept, accepted in zip(accepts, answers, strict=True):
             if accepted is None:
                 continue
-            if accept.fence != self._newest.get(accept.task_id):
+            if accept.fence != self._newest.get(
+                accept.task_id, accept.fence
+            ):  # lost with the ledger: the outcome decides
                 self.wrong(f"{accept.task_id}: fence {accept.fence} accepted, {self._newest[accept.task_id]} counts")
             number = self._last_attempt[accept.task_id]
             first = self.open_runs.pop((accept.task_id, number), None) is not None
@@ -132,6 +140,8 @@ class Books:
     def _judge_record(self, record: TaskRecord) -> None:
         before = self.records.get(record.task_id)
         self.records[record.task_id] = record
+        if record.status in FINAL:
+            self._over.add(record.task_id)
         if record.final and record.task_id not in self.ended:
             self.wrong(f"{record.task_id} is shown {record.status}, and Kafka has no outcome of it")
         if before is None:
@@ -259,7 +269,7 @@ class Books:
             self.wrong(f"left in the delayed topic: {left}")
         if unexcused := self.repeats - self.excused:
             self.wrong(f"ran again without a fault: {unexcused}")
-        assert self.violations == []
+        assert not self.violations, self.violations
 
 
 def _number(fence: str) -> tuple[int, ...]:

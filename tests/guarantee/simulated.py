@@ -158,7 +158,8 @@ class Actor(Player):
     def watch_lease(self) -> None:
         """From the moment its lease may be over until it has taken back what it gave, a worker's work is in doubt."""
         if not self.identity.alive:
-            self.books.fault_over(self.name)
+            if not self._doubt:
+                self.books.fault_over(self.name)
             self._doubt = True
         elif self._doubt and self.engine.inbox.empty():
             self._doubt = False

@@ -51,7 +51,7 @@ class Storm:
     """The world and its weather."""
 
     def __init__(
-        self, seed: int, tasks: int, order: Order = "unordered", rate: float = 0.04, *, forgets: bool = False
+        self, seed: int, tasks: int, order: Order = "unordered", rate: float = 0.04, *, wipes: int = 0
     ) -> None:
         self.dice = random.Random(seed)
         self.stage = Stage(PARTITIONS)
@@ -59,8 +59,8 @@ class Storm:
         self.order: Order = order
         self.happened: Counter[str] = Counter()
         self.turns = 0
-        self._snapshot = self.stage.ledger.snapshot()
-        self._forgets = forgets
+        self._wipes = wipes
+        self._wiped_turn = -1_000  # the first one comes soon
         self.losing = 0  # so many more replies of the ledger do not arrive
         self._rate = rate
         self._left = tasks
@@ -98,12 +98,12 @@ class Storm:
 
     def script(self, attempt: Attempt) -> Outcome:
         """How this run ends. What counts is what the ledger knows, so a run that was refused changes nothing."""
-        kind, record = attempt.task_id.partition("-")[0], self.books.records[attempt.task_id]
+        kind, failures = attempt.task_id.partition("-")[0], self.books.failures[attempt.task_id]
         ending, after_s = Ending.RETURNED, None
         match kind:
-            case "flaky" if record.failures < 2:
+            case "flaky" if failures < 2:
                 ending = Ending.RAISED
-            case "later" if record.failures < 1:
+            case "later" if failures < 1:
                 ending, after_s = Ending.RAISED, 3.0
             case "snooze" if self.books.starts[attempt.task_id] < 3:
                 ending, after_s = Ending.SNOOZED, 2.0
@@ -145,8 +145,8 @@ class Storm:
             self.kill_worker, self.kill_runner, self.kill_runner, self.stop_worker, self.stop_worker,
             self.lose_replies, self.ledger_down, self.kafka_down, self.expel, self.hold_reports,
         ]  # fmt: skip
-        if self._forgets and self.dice.random() < 0.1:
-            faults = [self.ledger_lost]
+        if self._wipes and self.turns > self._wiped_turn + 1_200:
+            faults = [self.ledger_wiped]
         self.dice.choice(faults)()
 
     @property
@@ -171,6 +171,7 @@ class Storm:
 
     def _replace(self, actor: Actor) -> None:
         if actor in self.actors:
+            self._tally(actor)
             self.actors[self.actors.index(actor)] = self._enter(actor.name)
 
     def kill_runner(self) -> None:
@@ -196,14 +197,10 @@ class Storm:
         self.stage.ledger.down = True
         self._plan(self.dice.choice((500, 3_000, 15_000)), lambda: setattr(self.stage.ledger, "down", False))
 
-    def ledger_lost(self) -> None:
-        """Wiped, or started again without its last writes."""
-        back = self._snapshot if self.dice.random() < 0.5 else None
-        self.happened["ledger rolled back" if back else "ledger wiped"] += 1
-        if back:
-            self.stage.ledger.roll_back(back)
-        else:
-            self.stage.ledger.wipe()
+    def ledger_wiped(self) -> None:
+        self.happened["ledger wiped"] += 1
+        self._wiped_turn, self._wipes = self.turns, self._wipes - 1
+        self.stage.ledger.wipe()
         self.books.ledger_lost()
 
     def kafka_down(self) -> None:
@@ -243,7 +240,6 @@ class Storm:
         elif actor.engine.idle and not actor.runner.busy and actor.engine.inbox.empty():
             actor.leave()
             self.happened["worker restarted"] += 1
-            self._tally(actor)
             self._replace(actor)
             del self._rolling[0]
 
@@ -265,8 +261,6 @@ class Storm:
         if not calm and self.dice.random() < self._rate:
             self._fault()
             self.books.look()
-        if self.turns % 60 == 0:
-            self._snapshot = self.stage.ledger.snapshot()
         for actor in self.dice.sample(self.actors, len(self.actors)):
             self._move(actor)
         if self.turns % 10 == 0:
@@ -294,10 +288,10 @@ class Storm:
 
     def run(self) -> None:
         """Storm until everything is published, then heal, and let everybody finish."""
-        while self._left or self._rolling != []:
+        while self._left or self._rolling != [] or self.missing:
             assert self.turns < MOST_TURNS, f"it does not go on: {self}"
             self.turn()
-            if not self._left and self.missing:  # not a storm yet
+            if not self._left and self._behind < 20:  # something that is needed did not happen yet
                 self._left = 50
                 self.dice.choice((self.stop_worker, self.expel, self.kill_worker))()
         while not (self.books.finished and self._over):
@@ -309,11 +303,16 @@ class Storm:
         return not self._plans and not any(actor.runner.busy or not actor.engine.idle for actor in self.actors)
 
     @property
+    def _behind(self) -> int:
+        return len(self.books.published) - len(self.books.ended)
+
+    @property
     def missing(self) -> set[str]:
         """What has not happened yet."""
         for actor in self.actors:
             self._tally(actor)
-        return {kind for kind in NEEDED if not self.happened[kind]}
+        needed = NEEDED | ({"ledger wiped", "rebuilt"} if self._wiped_turn > 0 or self._wipes else set())
+        return {kind for kind in needed if not self.happened[kind]}
 
     def judge(self) -> None:
         """The end: the books balance, every task ended as it had to, and the storm was one."""
