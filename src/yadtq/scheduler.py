@@ -148,10 +148,17 @@ class Scheduler(Service):
         of_partitions: dict[TopicPartition, list[Record]] = {}
         for record in records:
             of_partitions.setdefault(record.where, []).append(record)
+        taken: list[tuple[TopicPartition, Shelf, int, list[Record]]] = []
         for where, together in of_partitions.items():
             shelf = self._shelves.get(where)
-            if shelf is not None and shelf.upto is not None:  # else it is read again, from where the index ends
-                self._take(where, shelf, [record for record in together if record.offset >= shelf.begin])
+            if shelf is None or shelf.upto is None:  # it is read again, from where the index ends
+                continue
+            fresh = [record for record in together if record.offset >= shelf.begin]
+            if fresh:
+                taken.append((where, shelf, shelf.upto, fresh))
+                shelf.upto = None  # until the index has them: if one partition fails, all behind it are read again
+        for where, shelf, expected, fresh in taken:
+            self._take(where, shelf, expected, fresh)
         self._commit(consumer)
 
     def _wait_s(self) -> float:
@@ -187,9 +194,7 @@ class Scheduler(Service):
                 self._shelves[where].resting = True
                 consumer.pause([where])
 
-    def _take(self, where: TopicPartition, shelf: Shelf, records: Sequence[Record]) -> None:
-        if not records or shelf.upto is None:
-            return
+    def _take(self, where: TopicPartition, shelf: Shelf, expected: int, records: Sequence[Record]) -> None:
         waiting: dict[str, Waiting | None] = {}  # the last word about a key counts; None: a tombstone
         for record in records:
             key = (record.key or b"").decode(errors="replace")
@@ -197,7 +202,6 @@ class Scheduler(Service):
                 waiting[key] = self._waiting(record, key) if record.value else None
             except Undecodable as error:
                 self._bury(record, error.reason)
-        expected, shelf.upto = shelf.upto, None  # if this fails nobody knows what the index has
         upto = records[-1].offset + 1
         entries = [entry for entry in waiting.values() if entry is not None]
         over = [key for key, entry in waiting.items() if entry is None]

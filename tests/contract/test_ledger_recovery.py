@@ -99,6 +99,8 @@ def test_a_fence_that_was_renewed_does_not_let_the_old_one_in_again(waiting: Ben
     later = waiting.run("w2", waiting.wish(generation=1))
     assert waiting.accept(run, State.SUCCESS) is None
     assert waiting.record().fence == later.fence
+    assert waiting.accept(later, State.SCHEDULED) is not None
+    assert waiting.accept(run, State.SCHEDULED) is None, "it was told of the later one's verdict"
 
 
 def test_of_two_that_register_one_task_the_later_claim_stays(waiting: Bench) -> None:

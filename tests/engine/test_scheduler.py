@@ -58,6 +58,21 @@ def test_a_task_fires_at_its_time_and_not_before(stage: Stage, worker: Player) -
     assert [worker.kinds("a").count(kind) for kind in ("scheduled", "fired", "started")] == [1, 1, 1]
 
 
+def test_an_index_that_fails_at_one_partition_forgets_nothing_of_the_others() -> None:
+    stage = Stage(partitions=4)
+    worker = stage.player(order="unordered")
+    worker.schedule(3)
+    ids = [f"t{partition}" for partition in range(4)]
+    for partition, task_id in enumerate(ids):
+        stage.delay(task_id, by_ms=5_000, partition=partition)
+    stage.ledger.down = True  # one poll brings records of several partitions, and the first of them fails
+    worker.schedule(2)
+    stage.ledger.down = False
+    pass_ms(stage, worker, by_ms=9_000)
+    assert sorted(fired(stage)) == ids
+    assert (unburied(stage), in_index(stage, 4)) == (set(), 0)
+
+
 def test_the_earliest_fire_first_and_the_rest_goes_on_waiting(stage: Stage, worker: Player) -> None:
     for task_id, by_ms in (("c", 3_000), ("a", 1_000), ("b", 2_000), ("late", 60_000)):
         stage.delay(task_id, by_ms=by_ms)

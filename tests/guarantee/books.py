@@ -41,6 +41,7 @@ class Books:
         self._before: dict[str, str] = {}  # task -> the one before it with the same ordering key
         self._stage = stage
         self.failures: Counter[str] = Counter()  # of each task, as its last claim was answered
+        self._not_before_ms: Counter[str] = Counter()
         self._validity = Validity()
         self._read: Counter[TopicPartition] = Counter()
         self._at: dict[tuple[int, int], str] = {}  # what lies where in the queue; "": bytes without an id
@@ -70,6 +71,8 @@ class Books:
         if twin is not None and not self.excused[task_id]:
             self.wrong(f"{run} starts on {worker} while it runs on {twin}, without a fault")
         self.open_runs[run] = worker
+        if self._stage.clock.now_ms() < self._not_before_ms[task_id]:
+            self.wrong(f"{task_id} starts before its time")
         if in_order and not late:
             self._judge_order(task_id)
 
@@ -187,9 +190,12 @@ class Books:
             if HEADER_TASK in record.headers:
                 self.dead[record.headers[HEADER_TASK].decode()] += 1
         elif record.key is not None:
-            task_id, _ = read_key(record.key)
+            task_id, generation = read_key(record.key)
             carrier: Carrier = ("delayed", record.key, 0)
             if record.value:
+                self.published.add(task_id)
+                if not generation:
+                    self._not_before_ms[task_id] = decode(record.value).not_before_ms
                 self._carriers.setdefault(task_id, set()).add(carrier)
             else:
                 self._carriers.setdefault(task_id, set()).discard(carrier)

@@ -4,12 +4,14 @@ import random
 import pytest
 
 import yadtq.intake
+import yadtq.scheduler
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """A poll that finds nothing returns at once: the world says itself what happens next."""
-    monkeypatch.setattr(yadtq.intake, "POLL_S", 0.0)
+    for module in (yadtq.intake, yadtq.scheduler):
+        monkeypatch.setattr(module, "POLL_S", 0.0)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -15,7 +15,7 @@ from yadtq.broker.memory import MemoryBroker, MemoryConsumer
 from yadtq.broker.protocol import Listener
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import QueueTopics
-from yadtq.ledger import Answers, Batch
+from yadtq.ledger import Answers, Batch, DueIndex
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.offsets import Position
 
@@ -45,6 +45,10 @@ class ToLedger:
     def __getattr__(self, name: str) -> object:
         return getattr(self._ledger, name)
 
+    @property
+    def due(self) -> "ToIndex":
+        return ToIndex(self._ledger.due, self._faults)
+
     def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
         what = "+".join(name for name in ("accepts", "seals", "releases", "claims") if getattr(batch, name))
         if self._faults.at(f"before {what}"):
@@ -64,6 +68,25 @@ class ToLedger:
         self._books.touched(self._ledger.records(sorted(task_ids)))
 
 
+class ToIndex:
+    """A worker's way to the index of what waits for a time."""
+
+    def __init__(self, index: DueIndex, faults: Faults) -> None:
+        self._index = index
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> object:
+        def ask(*arguments: object) -> object:
+            if self._faults.at(f"before index {name}"):
+                raise LedgerUnavailable("it did not get there")
+            answer = getattr(self._index, name)(*arguments)
+            if self._faults.at(f"after index {name}"):
+                raise LedgerUnavailable("the reply was lost")
+            return answer
+
+        return ask
+
+
 class ToKafka(WatchedProducer):
     """A worker's way to Kafka: message by message, each with its report."""
 
@@ -71,12 +94,12 @@ class ToKafka(WatchedProducer):
         super().__init__(broker)
         self._faults = faults
         self._names = {
-            topics.outcomes: "outcome", topics.dead: "dead letter", topics.delayed: "retry", topics.tasks: "copy",
+            topics.outcomes: "outcome", topics.dead: "dead letter", topics.delayed: "retry", topics.tasks: "envelope",
         }  # fmt: skip
 
     def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
         for message, tag in zip(messages, tags, strict=True):
-            what = self._names[message.topic]
+            what = self._names[message.topic] if message.value is not None else "tombstone"
             if self._faults.at(f"before {what}"):
                 on_reports([(tag, Report("it did not get there"))])
                 continue

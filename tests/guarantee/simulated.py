@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from books import Books
 from ports import Faults, ToGroup, ToKafka, ToLedger
-from stage import GROUP, Player, Stage
+from stage import DELAYED_GROUP, Player, Stage
 
 from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
 from yadtq.errors import Superseded
@@ -133,6 +133,7 @@ class Actor(Player):
         self._beat_ms = 0
         super().__init__(stage, name, slots, order, solo_slots=2)
         self.member = self.consumer
+        self.timing = stage.broker.consumer(stage.topics.delayed, DELAYED_GROUP, self.scheduler, 10_000)
         self.consumer = ToGroup(self.member, self.intake, self.faults)  # type: ignore[assignment]
 
     def make_ledger(self) -> MemoryLedger:
@@ -179,6 +180,9 @@ class Actor(Player):
         except Superseded:
             self.superseded = True
 
+    def wait_for_times(self) -> None:
+        self.scheduler.turn(self.timing)
+
     def rebuild(self) -> None:
         """As its thread does, when it is woken."""
         if self.woken:
@@ -187,6 +191,7 @@ class Actor(Player):
     def leave(self) -> None:
         """The end of a drained worker."""
         self.consumer.close()
+        self.timing.close()
         self.stage.ledger.leave(self.name, self.identity.incarnation)
         self.gone = True
 
@@ -196,9 +201,11 @@ class Actor(Player):
         self.gone = True
 
     def session_over(self) -> None:
-        members = self.stage.broker.members[self.stage.topics.tasks, GROUP]
-        if self.gone and self.member in members:
-            members.remove(self.member)
-            self.member.positions.clear()
-        elif not self.gone and self.stands_still and self.member in members:
-            self.member.expel()
+        """The groups go on without it, where it is gone or still says nothing."""
+        for member in (self.member, self.timing):
+            members = self.stage.broker.members[member.topic, member.group]
+            if member in members and self.gone:
+                members.remove(member)
+                member.positions.clear()
+            elif member in members and self.stands_still:
+                member.expel()

@@ -14,9 +14,9 @@ from simulated import Actor
 from stage import Stage
 
 from yadtq.attempt import Attempt, Ending, Outcome
-from yadtq.broker import Message, TopicPartition
-from yadtq.codec import decode, encode
-from yadtq.delayed import due, tombstone
+from yadtq.broker import Message
+from yadtq.codec import encode
+from yadtq.delayed import delayed
 from yadtq.engine import Drain
 from yadtq.envelope import Envelope
 from yadtq.settings import Order
@@ -28,11 +28,32 @@ MOVE_MS = 60  # a turn of everybody takes up to so long
 MOST_TURNS = 20_000
 
 # How a task of each kind ends. How often each is published, of 100.
-KINDS = {"ok": 72, "flaky": 8, "later": 6, "snooze": 3, "bad": 3, "reject": 2, "no-json": 2, "poison": 1, "unknown": 2}
+KINDS = {
+    "ok": 70,
+    "eta": 2,
+    "flaky": 8,
+    "later": 6,
+    "snooze": 3,
+    "bad": 3,
+    "reject": 2,
+    "no-json": 2,
+    "poison": 1,
+    "unknown": 2,
+}
 FAILING = {"bad", "reject", "no-json", "poison", "unknown"}
 ASKED = ("accepts", "seals", "releases", "claims")
 # What has to have happened in a storm; one without it has proved nothing about it.
-NEEDED = {"taken_over", "released", "elsewhere", "settled", "retrying", "reborn", "unavailable", "dead_lettered"}
+NEEDED = {
+    "taken_over",
+    "released",
+    "elsewhere",
+    "settled",
+    "retrying",
+    "reborn",
+    "unavailable",
+    "dead_lettered",
+    "fired",
+}
 
 
 class Weather(Faults):
@@ -66,7 +87,6 @@ class Storm:
         self._left = tasks
         self._number = 0
         self._plans: list[tuple[int, Callable[[], None]]] = []  # what happens at a time
-        self._fired: set[tuple[TopicPartition, int]] = set()
         self._rolling: list[str] | None = None
         self._half = tasks // 2
         self.actors = [self._enter(name) for name in ("w1", "w2", "w3")]
@@ -92,6 +112,10 @@ class Storm:
             envelope = Envelope(
                 task_id=task_id, task_type="nosuch" if kind == "unknown" else "add", task_args=msgspec.Raw(b"[1]")
             )
+            if kind == "eta":
+                envelope = msgspec.structs.replace(envelope, not_before_ms=self.stage.clock.now_ms() + 4_000)
+                self.stage.broker.append(delayed(envelope, None, {}, self.stage.topics))
+                continue
             key = b"k%d" % self.dice.randrange(40) if self.order == "key" else None
             partition = None if key else self.dice.randrange(PARTITIONS)
             self.stage.broker.append(Message(self.stage.topics.tasks, encode(envelope), key, partition))
@@ -118,22 +142,6 @@ class Storm:
         result = f'"{attempt.task_id}#{attempt.attempt}"'.encode() if ending is Ending.RETURNED else None
         log = None if result else f"{kind} ends {ending}"
         return Outcome(attempt.number, ending, 1, 2, result, log, after_s)
-
-    def _fire(self) -> None:
-        """What a scheduler does with what is due: send it, then take it out. It may stop in between."""
-        if self.stage.broker.down:
-            return
-        for record in self.stage.lying_in(self.stage.topics.delayed):
-            place = (record.where, record.offset)
-            if place in self._fired or not record.value or record.key is None:
-                continue
-            if decode(record.value).not_before_ms > self.stage.clock.now_ms():
-                continue
-            self.stage.broker.append(due(record, self.stage.topics, self.dice.randrange(PARTITIONS)))
-            self.books.look()
-            if self.dice.random() < 0.9:  # else it is fired once more
-                self._fired.add(place)
-                self.stage.broker.append(tombstone(record.key, record.partition, self.stage.topics))
 
     # -- the weather ---------------------------------------------------------------------------------------------------
 
@@ -213,6 +221,8 @@ class Storm:
         if actor is not None and not self.stage.broker.down and not actor.member._expelled:
             self.happened["member expelled"] += 1
             actor.member.expel()
+            if not actor.timing._expelled:
+                actor.timing.expel()
 
     def hold_reports(self) -> None:
         actor = self._pick()
@@ -263,8 +273,6 @@ class Storm:
             self.books.look()
         for actor in self.dice.sample(self.actors, len(self.actors)):
             self._move(actor)
-        if self.turns % 10 == 0:
-            self._fire()
         self._roll()
         if self.books.violations:
             raise AssertionError(f"turn {self.turns}: {self.books.violations}")
@@ -274,7 +282,7 @@ class Storm:
             return
         moves = [lambda: actor.runner.move(self.dice, self.script)]
         if not actor.stands_still:
-            moves += [actor.poll, actor.think, actor.beat, actor.rebuild]
+            moves += [actor.poll, actor.think, actor.beat, actor.rebuild, actor.wait_for_times]
         self.dice.shuffle(moves)
         for move in moves:
             move()

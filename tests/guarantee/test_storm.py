@@ -1,4 +1,4 @@
-"""Thousands of tasks, three workers of two runners, and faults at random: nothing is lost, one outcome counts, no commit
+"""Thousands of tasks, three workers of two runners, faults at random: nothing is lost, one outcome counts, no commit
 passes an unfinished record, order holds where it is kept, and what runs twice was running when a fault came."""
 
 import pytest

@@ -225,7 +225,7 @@ class MemoryLedger:
         if task is None:
             return None
         settled = task.accepted == task.record.fence
-        if task.record.fence != accept.fence and not (settled and task.carried == accept.fence):
+        if task.record.fence != accept.fence and not (settled and task.was(accept.fence)):
             return None
         if settled:  # accepted before, and the answer was lost
             if task.record.sealed or (task.record.status is State.SCHEDULED and not task.resend):

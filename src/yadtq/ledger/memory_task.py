@@ -34,6 +34,10 @@ class Task:
             self.accepted = f"{epoch}.{numbers_of(self.record.fence)[1]}"
             self.set(fence=self.accepted)
 
+    def was(self, fence: str) -> bool:
+        """Whether the present fence was this one in the life before. A later claim has a higher counter."""
+        return self.carried == fence and numbers_of(fence)[1] == numbers_of(self.record.fence)[1]
+
     def may_seal(self, seal: Seal, epoch: int) -> bool:
         """Whether Kafka certainly has what this fence wrote, in a place where readers count it."""
         record = self.record

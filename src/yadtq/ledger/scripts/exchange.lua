@@ -19,6 +19,12 @@ local function renew(key, fence)
   return renewed
 end
 
+local function same_claim(carried, fence)                              -- a later claim has a higher counter
+  local _, before = numbers_of(carried)
+  local _, present = numbers_of(fence)
+  return before == present
+end
+
 -- Settle, step 1: accept by fence. Answers the time of acceptance (of a retry: the time it waits for), or 0 where the
 -- attempt is not the present one: then it writes nothing (S2).
 local accepted = {}
@@ -26,7 +32,7 @@ for i, a in ipairs(accepts) do
   local task_id, fence, state, wait_ms, failed, died, result, error_log = unpack(a)
   local key = task_key .. task_id
   local record = redis.call('HMGET', key, 'status', 'fence', 'accepted', 'finished_at_ms', 'carried', 'sealed', 'resend')
-  if record[2] ~= fence and not (record[5] == fence and record[3] == record[2]) then
+  if record[2] ~= fence and not (record[5] == fence and record[3] == record[2] and same_claim(fence, record[2])) then
     accepted[i] = 0
   elseif record[3] and record[3] == record[2] then                    -- accepted before, and the answer was lost
     if record[6] or (record[1] == 'SCHEDULED' and not record[7]) then
