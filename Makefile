@@ -2,13 +2,14 @@
 # make demo    the whole job on real Kafka and Valkey; KEEP=1 keeps it up until Ctrl+C
 # make check   format, lint, types, floors, and the tests that need no services: under a minute
 # make test    everything, on a real Kafka, a real Valkey and a real browser
+# make soak    faults that last a minute, and a storm of 60,000 tasks: about 15 minutes; YADTQ_SEED replays one
 # make bench   how fast it is here, beside Celery, Dramatiq and Huey: about 20 minutes; BENCH="--scenario drain" picks
 
 PYTHON ?= python3
 BIN := .venv/bin
 MARK := .venv/.ready
 
-.PHONY: setup demo check test bench lint browser clean
+.PHONY: setup demo check test soak bench lint browser clean
 
 setup: $(MARK)
 
@@ -33,6 +34,9 @@ check: lint
 
 test: lint browser
 	$(BIN)/pytest
+
+soak: setup
+	$(BIN)/pytest -s -m soak tests/scenario
 
 bench: setup
 	@$(BIN)/yadtq bench $(BENCH)

@@ -19,6 +19,15 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     config.addinivalue_line("markers", "real: talks to a real Kafka or Valkey")
     config.addinivalue_line("markers", "slow: takes longer than `make check` may; `make test` runs it")
+    config.addinivalue_line("markers", "soak: takes minutes; only `make soak` runs it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "soak" in config.option.markexpr:
+        return
+    soaks = [item for item in items if item.get_closest_marker("soak")]
+    config.hook.pytest_deselected(items=soaks)
+    items[:] = [item for item in items if item not in soaks]
 
 
 @pytest.fixture(scope="session")

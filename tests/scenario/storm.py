@@ -32,7 +32,7 @@ BUSY_MS = 20  # what runs for longer is one of the slow tasks, and still runs wh
 KEYS = 40
 SLOW = 48  # so that something runs when a fault comes
 CHILD = "yadtq.runners.child"
-STOP, LATE_BEAT = "stop", "late beat"
+KILL, RUNNER, STOP, LATE_BEAT = "kill", "runner", "stop", "late beat"
 FINALS_AT_ONCE = 2_000
 DRAINED_S = 120.0
 
@@ -124,12 +124,12 @@ class Storm:
     def strike(self, kind: str) -> None:
         """Do one thing to one of those in which something runs."""
         name = self._victim()
-        {"kill": self._kill, STOP: self._stop, "replace": self.replace, "runner": self._kill_runner}[kind](name)
+        {KILL: self._kill, STOP: self._stop, "replace": self.replace, RUNNER: self._kill_runner}[kind](name)
 
     def _kill(self, name: str) -> None:
         """SIGKILL a worker; another comes, under its name or a new one."""
         victim = self.workers.pop(name)
-        with self.fault("kill", pids_of(victim), DIE_MS):
+        with self.fault(KILL, pids_of(victim), DIE_MS):
             victim.kill()
         self.gone.append(victim)
         self.enter(name if self.rng.random() < 0.5 else f"{name}x")
@@ -137,7 +137,7 @@ class Storm:
     def _kill_runner(self, name: str) -> None:
         running = self._running(runners_of(self.workers[name]))
         pid = self.rng.choice(sorted(run.pid for run in running) or sorted(runners_of(self.workers[name])))
-        with self.fault("runner", {pid}):
+        with self.fault(RUNNER, {pid}):
             os.kill(pid, signal.SIGKILL)
 
     def _stop(self, name: str) -> None:
@@ -213,7 +213,7 @@ class Storm:
     def _note_late_beats(self) -> None:
         """A machine that is too busy to beat in time stops a worker as SIGSTOP does."""
         for worker in self.workers.values():
-            stopped = sum(fault.kind == STOP and worker.pid in fault.pids for fault in self.faults)
+            stopped = sum(worker.pid in fault.pids for fault in self.faults)
             if len(worker.said("reborn")) > stopped:
                 self.faults.append(Fault(LATE_BEAT, frozenset(pids_of(worker)), 0, time.time() * 1000, 0))
 
@@ -256,7 +256,7 @@ class Reckoning:
     @property
     def late(self) -> set[str]:
         """Tasks that a stopped worker may have started when it went on, before it knew (C6): they can write nothing."""
-        pids = {pid for fault in self.faults if fault.kind in (STOP, LATE_BEAT) for pid in fault.pids}
+        pids = {pid for fault in self.faults if fault.kind not in (KILL, RUNNER) for pid in fault.pids}
         return {run.task_id for run in self.extra if run.pid in pids}
 
     def _repeated(self) -> list[Run]:
