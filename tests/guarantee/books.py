@@ -256,6 +256,11 @@ class Books:
         done = all(self._covered.get(at, (0,))[0] == len(log) for at, log in enumerate(logs))
         return done and len(self.ended) == len(self.published)
 
+    @property
+    def delayed(self) -> set[int | bytes]:
+        """What waits for a time and has no tombstone yet."""
+        return {key for carriers in self._carriers.values() for what, key, _ in carriers if what == "delayed"}
+
     def close(self) -> None:
         """What must hold when everything is over."""
         self.look()
@@ -270,9 +275,8 @@ class Books:
             failed = outcome.state is State.FAILED
             if self.dead[task_id] < failed or (self.dead[task_id] and not failed and not self.ledger_losses):
                 self.wrong(f"{task_id} is {outcome.state} and has {self.dead[task_id]} dead letters")
-        left = {key for carriers in self._carriers.values() for what, key, _ in carriers if what == "delayed"}
-        if left:
-            self.wrong(f"left in the delayed topic: {left}")
+        if self.delayed:
+            self.wrong(f"left in the delayed topic: {self.delayed}")
         if unexcused := self.repeats - self.excused:
             self.wrong(f"ran again without a fault: {unexcused}")
         assert not self.violations, self.violations

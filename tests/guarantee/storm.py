@@ -302,7 +302,7 @@ class Storm:
             if not self._left and self._behind < 20:  # something that is needed did not happen yet
                 self._left = 50
                 self.dice.choice((self.stop_worker, self.expel, self.kill_worker))()
-        while not (self.books.finished and self._over):
+        while not (self.books.finished and self._over and not self.books.delayed):
             assert self.turns < MOST_TURNS, f"stuck: {self}"
             self.turn(calm=True)
 
