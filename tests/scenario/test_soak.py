@@ -55,7 +55,6 @@ def test_kafka_is_away_for_a_minute(storm: Storm, own_services: Services) -> Non
                 assert len(worker.lines) - lines[worker.pid] <= LINES_A_S * OUTAGE_S, str(worker)
             own_services.start_kafka()
         resumes(storm, 20.0)
-        storm.load(LOAD, LOAD // 10)
         end(storm)
     tell(storm).check(kinds={"no Kafka"})
 
@@ -100,7 +99,6 @@ def test_both_stores_are_away_and_come_back_one_after_the_other(
             (second,) = back.values()
             second()
         resumes(storm, 60.0)
-        storm.load(LOAD, LOAD // 10)
         end(storm)
     tell(storm).check(kinds={"no stores"})
 
@@ -115,9 +113,10 @@ def wait(storm: Storm, seconds: float) -> None:
 
 
 def resumes(storm: Storm, within_s: float) -> None:
-    """User code is called again, this soon after now."""
-    before = storm.stage.starts()
-    storm.stage.until(lambda: storm.stage.starts() > before, within_s)
+    """What is submitted now is started this soon. (What was read before has long run: it proves nothing.)"""
+    since_mono = time.monotonic()
+    storm.load(LOAD, 1)
+    assert time.monotonic() - since_mono <= within_s
 
 
 def end(storm: Storm) -> None:
