@@ -41,6 +41,7 @@ class Books:
         self._before: dict[str, str] = {}  # task -> the one before it with the same ordering key
         self._stage = stage
         self.failures: Counter[str] = Counter()  # of each task, as its last claim was answered
+        self._buried: set[bytes] = set()  # keys of the delayed topic that had a tombstone
         self._not_before_ms: Counter[str] = Counter()
         self._validity = Validity()
         self._read: Counter[TopicPartition] = Counter()
@@ -198,6 +199,7 @@ class Books:
                     self._not_before_ms[task_id] = decode(record.value).not_before_ms
                 self._carriers.setdefault(task_id, set()).add(carrier)
             else:
+                self._buried.add(record.key)
                 self._carriers.setdefault(task_id, set()).discard(carrier)
                 self._judge_carried(task_id, f"the tombstone of {record.key!r}")
 
@@ -258,8 +260,9 @@ class Books:
 
     @property
     def delayed(self) -> set[int | bytes]:
-        """What waits for a time and has no tombstone yet."""
-        return {key for carriers in self._carriers.values() for what, key, _ in carriers if what == "delayed"}
+        """What waits for a time and never had a tombstone: what comes again behind one may stay, and is over."""
+        found = {key for carriers in self._carriers.values() for what, key, _ in carriers if what == "delayed"}
+        return found - self._buried
 
     def close(self) -> None:
         """What must hold when everything is over."""
