@@ -2,7 +2,7 @@
 passes an unfinished record, order holds where it is kept, and what runs twice was running when a fault came."""
 
 import pytest
-from storm import Storm
+from played_storm import Storm
 
 from yadtq.settings import Order
 
