@@ -91,6 +91,8 @@ VERDICTS = {
 class Fuse(Faults):
     """Writes down every point that is passed, each with its number among its like; may end the process at one."""
 
+    meanwhile: Callable[[], None]  # what other threads of the process do by then
+
     def __init__(self, books: Books, crash_at: str = "") -> None:
         self.passed: list[str] = []
         self._books = books
@@ -101,6 +103,8 @@ class Fuse(Faults):
         like = f"{when} {what or 'look'}"
         name = f"{like} {1 + sum(passed.rpartition(' ')[0] == like for passed in self.passed)}"
         self.passed.append(name)
+        if what != "commit":
+            self.meanwhile()
         self._books.look()  # message by message, or what came first is not seen
         if name == self._crash_at:
             raise Crashed(name)
@@ -124,9 +128,14 @@ class Mortal(Player):
     def __init__(self, stage: Stage, name: str, books: Books, fuse: Fuse) -> None:
         self.name, self.books, self.fuse = name, books, fuse
         super().__init__(stage, name, 1, "unordered", 1)
+        fuse.meanwhile = self._commit
         self._member = self.consumer
         self.consumer = ToGroup(self._member, self.intake, fuse)  # type: ignore[assignment]
         self.delayed_consumer = stage.broker.consumer(stage.topics.delayed, DELAYED_GROUP, self.scheduler, 10_000)
+
+    def _commit(self) -> None:
+        """The intake has a thread of its own: between any two steps of the others it may commit what is closed."""
+        self.intake._commit(self.consumer, list(self.intake.assignments), wait=False)
 
     def make_ledger(self) -> MemoryLedger:
         return ToLedger(self.stage.ledger, self.books, self.fuse)  # type: ignore[return-value]
