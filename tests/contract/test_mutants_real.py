@@ -132,8 +132,8 @@ def lease_by_the_clients_clock(patch: pytest.MonkeyPatch) -> None:
     test_ledger.test_what_the_old_attempt_says_after_a_takeover_is_refused_and_changes_nothing,
 )
 def accept_without_comparing(patch: pytest.MonkeyPatch) -> None:
-    old = "if record[2] ~= fence and not (record[5] == fence and record[3] == record[2]) then"
-    change(patch, "exchange", old, lambda: "if not record[2] then")
+    renewed = "not (record[5] == fence and record[3] == record[2] and same_claim(fence, record[2]))"
+    change(patch, "exchange", f"if record[2] ~= fence and {renewed} then", lambda: "if not record[2] then")
 
 
 @SCRIPTS.add(
