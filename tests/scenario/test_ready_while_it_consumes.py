@@ -32,7 +32,7 @@ def test_ready_follows_what_the_worker_does(fragile_stage: Stage, own_services: 
     worker = stage.worker("own", "--health", "127.0.0.1:0")
     url = url_of(worker)
     stage.until(lambda: ask(f"{url}/ready") == (200, {"ready": True, "missing": [], "standby": False}))
-    assert list(stage.partitions_of("own")) == [0, 1]
+    stage.until(lambda: list(stage.partitions_of("own")) == [0, 1])  # the beat that says so comes right after
     stage.submit(("one", "add", 1, 2), ("two", "add", 1, 2))
     stage.until_final(["one", "two"])
     stage.until(lambda: ask(f"{url}/stats")[1]["lag"] == {"0": 0, "1": 0})
