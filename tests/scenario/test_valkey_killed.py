@@ -21,6 +21,7 @@ def test_work_stops_without_valkey_and_goes_on_with_it(fragile_stage: Stage, own
     with stage.observed():
         stage.until(lambda: len(stage.finals(BEFORE)) >= 4)
         stage.until(lambda: any(run.end_ms is None for run in stage.runs()))
+        killing_ms = time.time() * 1000  # what runs now may end before the kill has returned
         own_services.kill_redis()
         killed_ms = time.time() * 1000
         for consumer in consumers:
@@ -28,7 +29,7 @@ def test_work_stops_without_valkey_and_goes_on_with_it(fragile_stage: Stage, own
         producer.write(*(task(name, "add", 1, 1) for name in MEANWHILE))
         producer.says("cannot look for ids that were used before")
         stage.until(lambda: len(stage.tasks_in_kafka()) == len(BEFORE) + len(MEANWHILE))
-        finished_late = [run for run in stage.runs() if run.end_ms is not None and run.end_ms > killed_ms]
+        finished_late = [run for run in stage.runs() if run.end_ms is not None and run.end_ms > killing_ms]
         stage.until(lambda: time.time() * 1000 - killed_ms > 1_500)
         started_ms = time.time() * 1000
         own_services.start_redis()
