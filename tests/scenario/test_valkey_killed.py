@@ -29,7 +29,6 @@ def test_work_stops_without_valkey_and_goes_on_with_it(fragile_stage: Stage, own
         producer.write(*(task(name, "add", 1, 1) for name in MEANWHILE))
         producer.says("cannot look for ids that were used before")
         stage.until(lambda: len(stage.tasks_in_kafka()) == len(BEFORE) + len(MEANWHILE))
-        finished_late = [run for run in stage.runs() if run.end_ms is not None and run.end_ms > killing_ms]
         stage.until(lambda: time.time() * 1000 - killed_ms > 1_500)
         started_ms = time.time() * 1000
         own_services.start_redis()
@@ -40,8 +39,8 @@ def test_work_stops_without_valkey_and_goes_on_with_it(fragile_stage: Stage, own
         for actor in (*consumers, producer):
             actor.leaves(0)
 
-    assert finished_late, "nothing was running when Valkey died: void"
     account = stage.account().check(duplicated=set())
+    assert any(run.start_ms < killing_ms <= (run.end_ms or 0) for run in account.runs), "nothing ran at the kill: void"
     # A claim may have been answered just before the kill, and its task then starts just after.
     during = [run for run in account.runs if killed_ms + 300 < run.start_ms < started_ms]
     assert during == []
