@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import test_trace_mutants
 import typer
 from documents import DOCUMENTS, ROOT, Block, anchors, blocks, commands, described, headings, links, name, rows, spans
 from typer.testing import CliRunner
@@ -270,6 +271,15 @@ def test_every_test_that_is_named_exists() -> None:
         path, _, test = span.partition("::")
         assert (ROOT / path).exists(), span
         assert not test or f"def {test}(" in (ROOT / path).read_text(), span
+
+
+def test_every_counterexample_has_its_test_and_its_mutant_and_the_other_way_round() -> None:
+    told = {(test.strip("`"), mutant.strip("`")) for _, _, _, test, mutant in rows(PROTOCOL, "Counterexamples")[2:]}
+    there = {
+        (f"{Path(mutant.red.__code__.co_filename).relative_to(ROOT)}::{mutant.red.__name__}", mutant.name)
+        for mutant in test_trace_mutants.TRACES
+    }
+    assert told == there
 
 
 @pytest.mark.parametrize("document", [HOW, PROTOCOL], ids=name)
