@@ -101,6 +101,7 @@ class Task(Generic[P, R]):
         self._outlet = outlet
         self._signature = inspect.signature(function)
         self._hints = _hints(function, name)
+        self._plain = _plain(self._signature)
         self.__doc__ = function.__doc__
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -210,9 +211,14 @@ class Task(Generic[P, R]):
             InvalidArguments: They do not fit the signature.
         """
         try:
-            bound = self._signature.bind(*msgspec.json.decode(args), **msgspec.json.decode(kwargs))
+            positional, named = msgspec.json.decode(args), msgspec.json.decode(kwargs)
+            plain = named == {} and len(positional) in self._plain  # nothing that `bind` could say, at 3 us less
+            bound = None if plain else self._signature.bind(*positional, **named)
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise InvalidArguments(self.name, str(error)) from error
+        if bound is None:
+            found = zip(self._signature.parameters, positional, strict=False)  # what is left out has a default
+            return tuple([self._convert(name, value) for name, value in found]), {}
         for name, value in bound.arguments.items():
             bound.arguments[name] = self._convert(name, value)
         return bound.args, bound.kwargs
@@ -322,6 +328,14 @@ class Registry:
 def _check(options: Options) -> None:
     if not 1 <= options.max_attempts <= 2**31:
         raise InvalidTask(f"max_attempts is from 1 to 2147483648, not {options.max_attempts}")
+
+
+def _plain(signature: inspect.Signature) -> range:
+    """How many arguments it takes when they come by position alone and each has a parameter of its own."""
+    parameters = signature.parameters.values()
+    if any(parameter.kind not in POSITIONAL for parameter in parameters):
+        return range(0)
+    return range(sum(each.default is each.empty for each in parameters), len(parameters) + 1)
 
 
 def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:

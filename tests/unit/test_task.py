@@ -361,3 +361,16 @@ def test_other_options_leave_the_limits_as_they_are_and_read_no_annotations_agai
     assert other.unpack(b"[1, 2]", b"{}") == ((1, 2), {})
     assert app.registry.get("add") is add
     assert app.registry.solo == ["add"]
+
+
+@pytest.mark.parametrize("args", [b"[]", b"[1]", b"[1,2]", b'["1"]', b"[1,2,3]", b"[1,2,3,4]", b"{}", b"7"])
+def test_by_position_alone_a_task_takes_what_python_would_take(args: bytes) -> None:
+    def plain(one: int, two: int = 2, three: object = None) -> None: ...
+
+    values = msgspec.json.decode(args)
+    fits = isinstance(values, list) and 1 <= len(values) <= 3 and isinstance(values[0], int)
+    if fits:
+        assert made(plain).unpack(args, b"{}") == (tuple(values), {})
+    else:
+        with pytest.raises(InvalidArguments):
+            made(plain).unpack(args, b"{}")

@@ -52,6 +52,7 @@ DUE = {"due_place", "due_put", "due_look", "due_remove"}
 ALLOW_OOM = {"beat", "leave", "workers", "finish", "run", "register", "recovery", *(DUE - {"due_put"})}
 NAMES = ("exchange", "finish", "queued", "beat", "leave", "workers", "run", "register", "recovery", "restore", *DUE)
 NOTHING_SEEN: wire.Seen = (0, 0)
+UNKNOWN = "0" * 40  # the name of no script
 MOST = 2_000  # tasks in one script: about 10 ms, during which Redis serves nobody else
 
 
@@ -195,9 +196,12 @@ class RedisLedger:
         return self._ask(move)
 
     def _pipeline(self, calls: "Sequence[Call]") -> list[Any]:
+        if len(calls) == 1:  # without a pipeline: 95 us instead of 130, of which the server has 30
+            ((name, keys, values),) = calls
+            return [self._client.evalsha(self._shas.get(name, UNKNOWN), len(keys), *keys, *values)]
         with self._client.pipeline(transaction=False) as pipe:
             for name, keys, values in calls:
-                pipe.evalsha(self._shas.get(name, "0" * 40), len(keys), *keys, *values)
+                pipe.evalsha(self._shas.get(name, UNKNOWN), len(keys), *keys, *values)
             return pipe.execute()
 
     def _ask(self, move: Callable[[], T]) -> T:
