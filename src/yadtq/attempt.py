@@ -5,6 +5,7 @@ number alone. Both are plain values; they can cross a pipe. Structs, because the
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -21,6 +22,18 @@ class Attempt(Struct, frozen=True, gc=False):
     fence: str  # what lets this attempt write, and no other
     solo: bool = False  # it runs in a process of its own: by its definition, or because it has ended one before
     time_limit_s: float = 0.0  # how long it may run; 0: as long as it takes. Kept for what is solo only
+    incarnation: str = ""  # of the worker, when it was claimed: the lease under which it may start
+
+
+class Lease(NamedTuple):
+    """What may start, and until when (C6). One value, so that nobody sees the end of one with the name of another."""
+
+    incarnation: str = ""  # what was claimed by another one does not start any more
+    until_s: float = 0.0  # by a clock that counts suspended time: `Clock.mono_s`
+
+    def allows(self, incarnation: str, now_s: float) -> bool:
+        """Whether what this incarnation has claimed may start now."""
+        return incarnation == self.incarnation and now_s < self.until_s
 
 
 class Ending(StrEnum):
@@ -55,6 +68,6 @@ class Started(Struct, frozen=True, gc=False):
 
 
 class Recalled(Struct, frozen=True, gc=False):
-    """This attempt had not started and will not: the answer to a recall."""
+    """This attempt had not started and will not: it was recalled, or its lease was over."""
 
     number: int

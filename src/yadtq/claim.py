@@ -93,6 +93,7 @@ class Work:
             run.fence,
             solo=limits.solo or run.deaths > 0,
             time_limit_s=limits.time_limit_s or 0.0,
+            incarnation=self.incarnation,
         )
 
     def release(self) -> Release:

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 
+from yadtq.attempt import Lease
 from yadtq.errors import LedgerUnavailable, Superseded
 from yadtq.ledger import Beat, Ledger, Pulse
 from yadtq.service import Clock, Service
@@ -25,25 +26,39 @@ class Identity:
 
     def __init__(self, name: str, lease_s: float, clock: Clock) -> None:
         self.name = name
-        self.incarnation = uuid.uuid4().hex[:12]
-        self.beat_mono: float | None = None  # when the last good beat was sent
+        self.lease = Lease(_incarnation())  # over until the first good beat
         self._lease_s = lease_s
         self._clock = clock
 
     @property
-    def alive(self) -> bool:
-        """Whether the lease certainly holds: judged from the sending of the last good beat, by a clock that counts
-        suspended time (C6)."""
-        return self.beat_mono is not None and self._clock.mono_s() - self.beat_mono <= self._lease_s
+    def incarnation(self) -> str:
+        return self.lease.incarnation
 
-    def reborn(self) -> str:
-        """Start a new incarnation; return the old one."""
-        old, self.incarnation, self.beat_mono = self.incarnation, uuid.uuid4().hex[:12], None
-        return old
+    @property
+    def alive(self) -> bool:
+        """Whether the lease certainly holds (C6)."""
+        lease = self.lease
+        return lease.allows(lease.incarnation, self._clock.mono_s())
+
+    def renewed(self, sent_mono: float) -> Lease:
+        """The lease after a good beat: it counts from the sending, since nobody knows when Redis took the beat."""
+        return Lease(self.incarnation, sent_mono + self._lease_s)
+
+    def reborn(self) -> Lease:
+        """A new incarnation, before its first beat."""
+        return Lease(_incarnation())
+
+
+def _incarnation() -> str:
+    return uuid.uuid4().hex[:12]
 
 
 class Heartbeat(Service):
-    """Beats every `beat_s`, and at once when nudged."""
+    """Beats every `beat_s`, and at once when nudged.
+
+    Args:
+        on_lease: Told every change of the lease, before the identity shows it: what is claimed under it can start.
+    """
 
     def __init__(
         self,
@@ -56,6 +71,7 @@ class Heartbeat(Service):
         *,
         partitions: Callable[[], Sequence[int]],
         moving: Sequence[Service],
+        on_lease: Callable[[Lease], None],
         on_reborn: Callable[[], None],
     ) -> None:
         super().__init__("yadtq-heartbeat")
@@ -67,6 +83,7 @@ class Heartbeat(Service):
         self._clock = clock
         self._partitions = partitions
         self._moving = moving
+        self._on_lease = on_lease
         self._on_reborn = on_reborn
         self._seen = [-1] * len(moving)
         self._first = True
@@ -105,17 +122,24 @@ class Heartbeat(Service):
         return self._felt(pulse, seen, sent_mono)
 
     def _felt(self, pulse: Pulse, seen: list[int], sent_mono: float) -> float:
+        identity = self._identity
         if pulse is Pulse.SUPERSEDED:
-            raise Superseded(self._identity.name)
+            self._lease(Lease(identity.incarnation))  # its claims are over already
+            raise Superseded(identity.name)
         self._first = False
         if pulse is Pulse.DEAD:
-            self._replaces = self._identity.reborn()
+            self._replaces = identity.incarnation
+            self._lease(identity.reborn())
             self._telemetry.tell(Event("reborn", detail=f"a beat came later than {self._settings.lease_s:g} s"))
             self._on_reborn()
             return 0.0
-        self._identity.beat_mono = sent_mono
+        self._lease(identity.renewed(sent_mono))
         self._seen, self._replaces = seen, ""
         return self._settings.beat_s
+
+    def _lease(self, lease: Lease) -> None:
+        self._on_lease(lease)
+        self._identity.lease = lease
 
     def _beat(self) -> Beat:
         return Beat(

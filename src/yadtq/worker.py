@@ -65,7 +65,8 @@ class Worker:
 
     def _inline(self, sink: Sink) -> Runner:
         slots, limit_bytes = self._settings.concurrency, self._app.settings.max_result_bytes
-        return InlineRunner(self._app.registry, slots, sink, limit_bytes, publish=self._app.publish_for)
+        publish = self._app.publish_for
+        return InlineRunner(self._app.registry, slots, sink, limit_bytes, publish=publish, clock=self._clock)
 
     def drain(self) -> None:
         """Ask the worker to finish what runs and leave. Safe in a signal handler."""
@@ -181,6 +182,7 @@ class Worker:
             self._clock,
             partitions=lambda: sorted(where.partition for where in list(intake.assignments)),
             moving=(intake, engine),
+            on_lease=engine.runner.renew,
             on_reborn=lambda: engine.inbox.put(Reborn()),
         )
 

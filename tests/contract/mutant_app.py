@@ -1,10 +1,9 @@
-"""The tasks of the runner tests, for a child whose page says that user code has come back when it has only begun."""
+"""The tasks of the runner tests, for children that do one thing wrong: which, says the name of the app."""
 
-from runner_app import app
+from runner_app import app as sound
 
+from yadtq.app import App
 from yadtq.runners.seats import Seats
-
-__all__ = ["app"]
 
 really = Seats.start
 
@@ -14,4 +13,12 @@ def start_and_end(seats: Seats, seat: int, number: int) -> None:
     seats.end(seat, number)
 
 
-Seats.start = start_and_end  # type: ignore[method-assign]
+def __getattr__(name: str) -> App:
+    match name:
+        case "hasty":  # its page says that user code has come back when it has only begun
+            Seats.start = start_and_end  # type: ignore[method-assign]
+        case "careless":  # it does not look at the lease
+            Seats.allows = lambda *_: True  # type: ignore[method-assign]
+        case _:
+            raise AttributeError(name)
+    return sound

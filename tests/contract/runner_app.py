@@ -47,7 +47,19 @@ def wait(gate: str) -> int:
 
 
 @app.task
+async def wait_async(gate: str) -> int:
+    return await asyncio.to_thread(wait.function, gate)
+
+
+@app.task
 def witnessed(path: str, number: int) -> int:
+    note(path, f"start {number}")
+    note(path, f"end {number}")
+    return number
+
+
+@app.task
+async def witnessed_async(path: str, number: int) -> int:
     note(path, f"start {number}")
     note(path, f"end {number}")
     return number

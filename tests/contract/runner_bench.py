@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
@@ -15,13 +15,29 @@ from msgspec.structs import replace
 from runner_app import app
 
 from waiting import eventually
-from yadtq.attempt import Attempt, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.runners.pool import PoolRunner
+from yadtq.service import SystemClock
 from yadtq.task import FREE
 
 LIMIT_BYTES = 1_000
+LIFE = "life"  # the incarnation that claims everything where a test does not say otherwise
+HOUR_S = 3_600.0
 TESTS = Path(__file__).parents[1]
+
+
+R = TypeVar("R", bound=Runner)
+
+
+def lease(seconds: float = HOUR_S, life: str = LIFE) -> Lease:
+    return Lease(life, SystemClock().mono_s() + seconds)
+
+
+def leased(runner: R) -> R:
+    """As after a good beat."""
+    runner.renew(lease())
+    return runner
 
 
 class Gate:
@@ -40,6 +56,7 @@ class Bench:
     """Keeps what a runner tells, by attempt."""
 
     target = "runner_app:app"  # what its children import
+    life = LIFE
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
@@ -80,7 +97,7 @@ class Bench:
         number = next(self._numbers)
         limits = known.limits if (known := app.registry.get(task)) else FREE
         limit_s = limits.time_limit_s or 0.0
-        return Attempt(number, f"t{number}", task, args, b"{}", 1, "1.1", solo=limits.solo, time_limit_s=limit_s)
+        return Attempt(number, f"t{number}", task, args, b"{}", 1, "1.1", limits.solo, limit_s, self.life)
 
     def alone(self, task: str, *args: object) -> Attempt:
         """As after a death: alone, whatever the task's definition says."""
@@ -103,7 +120,7 @@ class Bench:
     @contextmanager
     def pool(self, runners: int, slots: int, limit_bytes: int = LIMIT_BYTES, **options: Any) -> Iterator[PoolRunner]:
         """A pool with all of its children ready."""
-        pool = PoolRunner(self.target, runners, slots, self.sink, limit_bytes, on_event=self.note, **options)
+        pool = leased(PoolRunner(self.target, runners, slots, self.sink, limit_bytes, on_event=self.note, **options))
         try:
             eventually(lambda: len(pool.pids) == runners, 60)
             yield pool
@@ -112,11 +129,11 @@ class Bench:
 
 
 def inline(sink: Sink) -> Runner:
-    return InlineRunner(app.registry, 2, sink, LIMIT_BYTES)
+    return leased(InlineRunner(app.registry, 2, sink, LIMIT_BYTES))
 
 
 def pool(sink: Sink) -> Runner:
-    return PoolRunner("runner_app:app", 1, 2, sink, LIMIT_BYTES)
+    return leased(PoolRunner("runner_app:app", 1, 2, sink, LIMIT_BYTES))
 
 
 KINDS: list[Callable[[Sink], Runner]] = [inline, pool]

@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import yadtq.runners.crew
 import yadtq.runners.process
 import yadtq.runners.staff
-from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
+from waiting import ManualClock
+from yadtq.attempt import Attempt, Ending, Lease, Outcome, Recalled, Started
 from yadtq.runners import frames
 from yadtq.runners.crew import Crew
 from yadtq.runners.pace import Pace
@@ -25,6 +26,7 @@ from yadtq.runners.staff import Plan
 from yadtq.runners.submits import Submits
 
 AHEAD = 3
+LEASE_MS = 10_000
 SHARED = Plan(slots=2, least=2, most=2, max_tasks=9)
 SOLO = Plan(slots=1, least=0, most=3, spare=1, ahead_most=0)
 
@@ -46,9 +48,10 @@ class FakeProcess:
 
     how_it_ended = "was ended by the test"
 
-    def __init__(self, pid: int, slots: int, opening: Opening) -> None:
+    def __init__(self, pid: int, slots: int, opening: Opening, clock: ManualClock) -> None:
         self.pid = pid
         self.slots = slots
+        self._clock = clock
         self.alive = True
         self.ready = False
         self.waiting: dict[int, frames.Job] = {}
@@ -95,11 +98,16 @@ class FakeProcess:
             case frames.Ping():
                 self._say(frames.Pong())
 
-    def start(self) -> frames.Job:
+    def start(self) -> tuple[int, bool]:
+        """Start the next job, where its lease allows it."""
         job = self.waiting.pop(next(iter(self.waiting)))
+        if not self._seats.allows(job.lease, self._clock.mono_s()):
+            self.returned.add(job.number)
+            self._say(frames.Returned([job.number]))
+            return job.number, False
         self._seats.start(job.seat, job.number)
         self.running[job.number] = job
-        return job
+        return job.number, True
 
     def end(self) -> None:
         """User code has returned; nobody has heard of it yet."""
@@ -137,10 +145,15 @@ class Books(RuleBasedStateMachine):
         self.entered: set[int] = set()  # user code was called
         self.back: set[int] = set()  # asked back, and a child has given it back
         self.over: list[int] = []  # answered; the engine may give them again under the same numbers
-        self.crew = Crew("app", self.plan, self.spawn, self.told, lambda _kind, _text: None, Submits(None).put)
+        self.clock = ManualClock()
+        self.lease = Lease("0")
+        self.claimed: dict[int, str] = {}  # under which incarnation
+        self.lapsed: set[int] = set()  # there was a moment when they were not allowed to start
+        publish = Submits(None).put
+        self.crew = Crew("app", self.plan, self.spawn, self.told, lambda _kind, _text: None, publish, self.clock)
 
     def spawn(self, opening: Opening) -> FakeProcess:
-        self.children.append(FakeProcess(len(self.children) + 1, self.plan.slots, opening))
+        self.children.append(FakeProcess(len(self.children) + 1, self.plan.slots, opening, self.clock))
         return self.children[-1]
 
     def told(self, events: Sequence[Started | Outcome | Recalled]) -> None:
@@ -157,7 +170,7 @@ class Books(RuleBasedStateMachine):
                 self.begun.add(number)
                 return
             case Recalled():
-                assert number in self.wanted, "nobody asked for it"
+                assert number in self.wanted | self.lapsed, "nobody asked for it, and its lease is good"
                 assert not any(child.holds(number) for child in self.living), "it can still start"
             case Outcome(ending=Ending.RETURNED):
                 assert number in self.said, "nobody said so"
@@ -169,7 +182,7 @@ class Books(RuleBasedStateMachine):
         if not isinstance(event, Recalled):
             assert number in self.begun, "its start was not told"
         self.over.append(number)
-        for facts in (self.open, self.wanted, self.said, self.died, self.begun, self.entered, self.back):
+        for facts in (self.open, self.wanted, self.said, self.died, self.begun, self.entered, self.back, self.lapsed):
             facts.discard(number)
 
     @property
@@ -183,6 +196,31 @@ class Books(RuleBasedStateMachine):
     @initialize()
     def first(self) -> None:
         self.crew.turn(0)
+        self.renew()
+
+    @rule()
+    def renew(self) -> None:
+        """A good beat."""
+        self.lease = Lease(self.lease.incarnation, self.clock.mono_s() + LEASE_MS / 1_000)
+        self.crew.renew(self.lease)
+
+    @rule(late_ms=st.integers(0, 100))
+    def lease_over(self, late_ms: int) -> None:
+        """No beat came in time."""
+        self.clock.turn(LEASE_MS + late_ms)
+        self.lapsed |= self.open
+
+    @rule(data=st.booleans())
+    def reborn(self, data: bool) -> None:
+        """The worker learns that it was DEAD; perhaps its first beat comes at once."""
+        self.lease = Lease(str(int(self.lease.incarnation) + 1))
+        self.crew.renew(self.lease)
+        self.lapsed |= self.open
+        if data:
+            self.renew()
+
+    def allows(self, number: int) -> bool:
+        return self.lease.allows(self.claimed[number], self.clock.mono_s())
 
     @rule(count=st.integers(1, 8), again=st.integers(1, 2))
     def give(self, count: int, again: int) -> None:
@@ -190,7 +228,10 @@ class Books(RuleBasedStateMachine):
         numbers = [*reversed(old), *range(self.serial, self.serial + count)]
         self.serial += count
         self.open |= set(numbers)
-        self.crew.start([Attempt(n, f"t{n}", "any", b"[]", b"{}", 1, "1.1") for n in numbers])
+        life = self.lease.incarnation
+        self.claimed |= dict.fromkeys(numbers, life)
+        self.lapsed |= {number for number in numbers if not self.allows(number)}
+        self.crew.start([Attempt(n, f"t{n}", "any", b"[]", b"{}", 1, "1.1", incarnation=life) for n in numbers])
 
     @rule(data=st.data())
     def recall(self, data: st.DataObject) -> None:
@@ -237,8 +278,8 @@ class Books(RuleBasedStateMachine):
         if (child := self.pick(at, lambda _: True)) is not None:
             self.get_ready(child)
             while child.alive and child.waiting and len(child.running) < child.slots:
-                self.enter(child)
-                child.end()
+                if self.enter(child):
+                    child.end()
 
     @rule()
     def go_on_all(self) -> None:
@@ -296,14 +337,21 @@ class Books(RuleBasedStateMachine):
         self.back |= child.returned & self.wanted
         child.returned.clear()
 
-    def enter(self, child: FakeProcess) -> None:
-        number = child.start().number
+    def enter(self, child: FakeProcess) -> bool:
+        """Let a child start what comes next; say whether it does."""
+        number, started = child.start()
+        assert started == self.allows(number), "it starts exactly as long as its lease allows"
+        if not started:
+            self.back |= child.returned & self.wanted
+            child.returned.clear()
+            return False
         assert number in self.open, "it was answered before"
         assert number not in self.said, "its outcome is on its way"
         assert number not in self.back, "it was given back to who had asked for it"
         others = [other for other in self.living if other is not child and other.holds(number)]
         assert not others, "another child has it too"
         self.entered.add(number)
+        return True
 
     def go_on(self, child: FakeProcess) -> None:
         """Do what a child does that is left alone."""

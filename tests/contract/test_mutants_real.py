@@ -14,6 +14,8 @@ import test_ledger_epoch
 import test_ledger_generations
 import test_others_clients
 import test_pool_death
+import test_pool_lease
+import test_runner
 from broker_bench import BrokerBench
 from confluent_kafka import KafkaException
 from ledger_bench import HOUR_MS, RedisBench, redis_bench
@@ -21,12 +23,16 @@ from ledger_bench import HOUR_MS, RedisBench, redis_bench
 import yadtq.ledger.redis
 from mutants import Mutant, Mutants, turns_red
 from opening import open_ledger
+from yadtq.attempt import Lease
 from yadtq.broker import TopicPartition
 from yadtq.broker.kafka import KafkaBroker, properties
 from yadtq.broker.kafka.consumer import KafkaConsumer
 from yadtq.ledger import Batch, Beat, Elsewhere, Pulse
 from yadtq.ledger.redis import RedisLedger
 from yadtq.offsets import Position
+from yadtq.runners import Runner, Sink
+from yadtq.runners.line import Line
+from yadtq.runners.seats import Seats
 
 KAFKA, SCRIPTS, RUNNERS = Mutants(), Mutants(), Mutants()
 
@@ -217,7 +223,79 @@ def test_a_mutant_of_the_scripts_does_not_survive(mutant: Mutant, redis_url: str
     test_pool_death.test_a_runner_that_is_killed_is_replaced_and_its_task_can_run_again_within_a_second,
 )
 def ended_before_the_outcome_is_there(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(runner_bench.Bench, "target", "mutant_app:app")
+    patch.setattr(runner_bench.Bench, "target", "mutant_app:hasty")
+
+
+@RUNNERS.add(
+    "a child looks at the lease before each start (C6)",
+    lambda bench: test_pool_lease.test_the_children_of_a_worker_that_stands_still_stop_starting_by_themselves(
+        bench, "witnessed"
+    ),
+)
+def child_starts_under_any_lease(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runner_bench.Bench, "target", "mutant_app:careless")
+
+
+@RUNNERS.add(
+    "and before each coroutine (C6)",
+    lambda bench: test_pool_lease.test_the_children_of_a_worker_that_stands_still_stop_starting_by_themselves(
+        bench, "witnessed_async"
+    ),
+)
+def child_starts_coroutines_under_any_lease(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(runner_bench.Bench, "target", "mutant_app:careless")
+
+
+@RUNNERS.add(
+    "another incarnation is another number (C6)",
+    test_pool_lease.test_a_new_incarnation_starts_nothing_that_a_child_has_of_the_old_one,
+)
+def one_number_for_all_leases(patch: pytest.MonkeyPatch) -> None:
+    really = Seats.renew
+    patch.setattr(Seats, "renew", lambda self, _, until_s: really(self, 1, until_s))
+    patch.setattr(Line, "number", property(lambda _: 1, lambda *_: None), raising=False)
+
+
+@RUNNERS.add(
+    "a child that is started has the present lease", test_pool_lease.test_a_child_that_comes_later_has_the_present_lease
+)
+def no_lease_for_a_new_child(patch: pytest.MonkeyPatch) -> None:
+    written: list[Seats] = []
+
+    def write_to(self: Line, page: Seats) -> None:
+        if len(written) < 2:  # the first child, and the renewal for it
+            page.renew(self.number, self._lease.until_s)
+        written.append(page)
+
+    patch.setattr(Line, "write_to", write_to)
+
+
+def with_a_runner(kind: Callable[[Sink], Runner], ended: str) -> Callable[[runner_bench.Bench], None]:
+    def on_a_bench(bench: runner_bench.Bench) -> None:
+        test = test_runner.test_what_the_lease_does_not_allow_is_given_back_and_what_runs_runs_on
+        runner = kind(bench.sink)
+        try:
+            test(runner, bench, "double", ended)
+        finally:
+            runner.kill()
+
+    on_a_bench.__name__ = f"{kind.__name__}, {ended}"
+    return on_a_bench
+
+
+@RUNNERS.add(
+    "what waits for a child is not given to one under another lease (C6)",
+    with_a_runner(runner_bench.pool, "of another incarnation"),
+)
+def what_waits_is_given_under_any_lease(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Line, "lapsed", lambda _: [])
+
+
+@RUNNERS.add(
+    "a slot of this process looks at the lease before each start (C6)", with_a_runner(runner_bench.inline, "over")
+)
+def slot_starts_under_any_lease(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lease, "allows", lambda *_: True)
 
 
 @pytest.mark.parametrize("mutant", RUNNERS, ids=str)

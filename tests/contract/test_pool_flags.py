@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 from runner_app import app
-from runner_bench import Bench, staged
+from runner_bench import Bench, lease, staged
 from typer.testing import CliRunner
 
 from waiting import eventually
@@ -28,6 +28,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def test_the_caps_of_the_command_line_replace_runners_and_are_told(bench: Bench) -> None:
     telemetry = Telemetry()
     pool = start_pool("runner_app:app", app, Sizes(1, 1, max_tasks=5, max_memory_mb=0, solo=1), bench.sink, telemetry)
+    pool.renew(lease())
     try:
         for _ in range(12):
             assert bench.run(pool, bench.attempt("nothing")).ending is Ending.RETURNED

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from runner_app import lines
-from runner_bench import LIMIT_BYTES, Bench, alive, staged
+from runner_bench import LIMIT_BYTES, Bench, alive, leased, staged
 
 from waiting import eventually
 from yadtq.attempt import Attempt, Ending
@@ -158,7 +158,7 @@ def test_new_code_that_cannot_be_imported_leaves_the_old_runners_at_work(
     code = Path("code_of_ours.py")
     code.write_text("import yadtq\napp = yadtq.App('q')\n@app.task\ndef which() -> int:\n    return 1\n")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # versions of the same second would share their byte code
-    pool = PoolRunner("code_of_ours:app", 1, 1, bench.sink, LIMIT_BYTES, on_event=bench.note)
+    pool = leased(PoolRunner("code_of_ours:app", 1, 1, bench.sink, LIMIT_BYTES, on_event=bench.note))
     try:
         good = code.read_text()
         code.write_text("oops(")
@@ -181,7 +181,7 @@ def test_a_pool_whose_code_is_broken_has_no_room_says_why_and_recovers(
     good = "import yadtq\napp = yadtq.App('q')\n@app.task\ndef one() -> int:\n    return 1\n"
     code.write_text(good)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    pool = PoolRunner("code_of_ours:app", 1, 1, bench.sink, LIMIT_BYTES, on_event=bench.note)
+    pool = leased(PoolRunner("code_of_ours:app", 1, 1, bench.sink, LIMIT_BYTES, on_event=bench.note))
     try:
         code.write_text("oops(")
         os.kill(pool.pids[0], signal.SIGKILL)
@@ -237,7 +237,7 @@ def test_a_runner_over_its_memory_does_not_wait_for_a_successor_that_cannot_star
     monkeypatch.chdir(tmp_path)
     code = Path("code_of_ours.py")
     code.write_text("from runner_app import app")
-    pool = PoolRunner("code_of_ours:app", 1, 2, bench.sink, LIMIT_BYTES, on_event=bench.note, max_memory_mb=300)
+    pool = leased(PoolRunner("code_of_ours:app", 1, 2, bench.sink, LIMIT_BYTES, on_event=bench.note, max_memory_mb=300))
     try:
         first = pool.pids
         code.write_text("oops(" + " " * 100)

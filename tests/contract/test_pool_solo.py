@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from runner_app import lines
 from runner_bench import Bench, alive, staged
 
@@ -51,7 +52,7 @@ def test_a_task_past_its_time_limit_is_ended_within_two_seconds_and_nothing_else
 def test_what_ends_before_its_time_limit_is_left_alone(bench: Bench) -> None:
     with bench.pool(runners=1, slots=1) as pool:
         quick = bench.attempt("spin")
-        pool.start([Attempt(quick.number, "t", "whereabouts", b"[]", b"{}", 1, "1.1", solo=True, time_limit_s=30.0)])
+        pool.start([replace(quick, task_type="whereabouts", time_limit_s=30.0)])
         assert bench.outcome(quick).ending is Ending.RETURNED
         assert pool.solo_pids == [int(bench.outcome(quick).result or b"0")]
 

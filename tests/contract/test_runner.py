@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runner_bench import KINDS, Bench, staged
+from runner_bench import KINDS, Bench, lease, staged
 
 from waiting import eventually
-from yadtq.attempt import Ending, Outcome, Started
+from yadtq.attempt import Ending, Lease, Outcome, Started
 from yadtq.runners import Runner
 
 
@@ -85,6 +85,37 @@ def test_a_recall_gives_back_what_has_not_started_and_leaves_what_runs(runner: R
             assert bench.outcome(attempt).ending is Ending.RETURNED
     assert set(bench.started) == running
     assert len(bench.recalled) == 2
+
+
+@pytest.mark.parametrize("task", ["double", "double_async"])
+@pytest.mark.parametrize("ended", ["over", "of another incarnation"])
+def test_what_the_lease_does_not_allow_is_given_back_and_what_runs_runs_on(
+    runner: Runner, bench: Bench, task: str, ended: str
+) -> None:
+    running, waiting = bench.attempts(2, "wait", bench.gate.path), bench.attempts(3, task, 1)
+    runner.start(running)
+    eventually(lambda: len(bench.started) == 2)
+    runner.start(waiting)
+    runner.renew(lease(0.0) if ended == "over" else lease(life="the next"))
+    late = bench.attempts(2, task, 1)
+    runner.start(late)
+    bench.gate.open()
+    assert {outcome.ending for outcome in bench.all_of(running)} == {Ending.RETURNED}
+    eventually(lambda: len(bench.recalled) == 5 or len(bench.started) > 2)
+    assert set(bench.recalled) == {attempt.number for attempt in [*waiting, *late]}
+    assert set(bench.started) == {attempt.number for attempt in running}
+    bench.life = "the next"
+    runner.renew(lease(life="the next"))
+    assert bench.run(runner, bench.attempt(task, 4)).result == b"8"
+
+
+def test_before_the_first_beat_nothing_starts(runner: Runner, bench: Bench) -> None:
+    bench.life = ""
+    runner.renew(Lease())
+    early = bench.attempts(2, "double", 1)
+    runner.start(early)
+    eventually(lambda: len(bench.recalled) == 2)
+    assert not bench.started
 
 
 def test_closing_waits_for_what_runs_and_says_when_it_does_not_end(runner: Runner, bench: Bench) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from runner_app import app, lines
-from runner_bench import LIMIT_BYTES, Bench, staged
+from runner_bench import LIMIT_BYTES, Bench, leased, staged
 
 from waiting import eventually
 from yadtq.attempt import Attempt, Ending
@@ -56,11 +56,11 @@ def press() -> Press:
 
 
 def inline(bench: Bench, press: Press) -> Runner:
-    return InlineRunner(app.registry, 8, bench.sink, LIMIT_BYTES, publish=press)
+    return leased(InlineRunner(app.registry, 8, bench.sink, LIMIT_BYTES, publish=press))
 
 
 def pool(bench: Bench, press: Press) -> Runner:
-    return PoolRunner("runner_app:app", 1, 8, bench.sink, LIMIT_BYTES, publish=press)
+    return leased(PoolRunner("runner_app:app", 1, 8, bench.sink, LIMIT_BYTES, publish=press))
 
 
 @pytest.fixture(params=[inline, pool])
@@ -198,7 +198,7 @@ def test_without_a_way_to_publish_a_submit_says_so(bench: Bench) -> None:
         lambda: PoolRunner("runner_app:app", 1, 1, bench.sink, LIMIT_BYTES),
     ]
     for make in runners:
-        runner = make()
+        runner = leased(make())
         assert "NotInsideTask: tasks cannot submit tasks here" in failed(bench, runner, bench.attempt("parent", 1))
         assert runner.close(30)
 

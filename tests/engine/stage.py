@@ -1,13 +1,13 @@
 """The production loop on memory ports, turn by turn: time is turned by hand, and the runner obeys the test."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
 
 from opening import open_ledger
 from waiting import ManualClock
-from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Ending, Lease, Outcome, Recalled, Started
 from yadtq.broker import Message, OnReport, OnReports, Record, Report, TopicPartition
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer
 from yadtq.codec import OutcomeRecord, decode_outcome, encode
@@ -24,6 +24,7 @@ from yadtq.publisher import ensure_queue
 from yadtq.rebuild import Rebuilder
 from yadtq.runners import Sink
 from yadtq.scheduler import Scheduler
+from yadtq.service import Clock
 from yadtq.settings import Order, WorkerSettings
 from yadtq.states import FINAL
 from yadtq.task import FREE, Call, Limits, Options, Registry, Task
@@ -54,10 +55,27 @@ def registry_of(*names: str) -> Registry:
     return registry
 
 
-class ObedientRunner:
+class Leased:
+    """A played runner starts what the lease allows, and nothing else (C6)."""
+
+    clock: Clock
+
+    def __init__(self) -> None:
+        self._lease = Lease()
+
+    def renew(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def allows(self, attempt: Attempt) -> bool:
+        return self._lease.allows(attempt.incarnation, self.clock.mono_s())
+
+
+class ObedientRunner(Leased):
     """Starts and ends attempts when the test says so."""
 
     def __init__(self, sink: Sink, slots: int, solo_slots: int) -> None:
+        super().__init__()
+        self.on_start: Callable[[Attempt], None] = lambda _: None
         self.isolates = solo_slots > 0
         self.waiting: dict[int, Attempt] = {}  # given, not started
         self.running: dict[int, Attempt] = {}
@@ -90,8 +108,12 @@ class ObedientRunner:
         self.running.clear()
 
     def begin(self) -> None:
-        """Start everything that waits."""
+        """Start everything that waits and may start."""
         for number, attempt in self.waiting.items():
+            if not self.allows(attempt):
+                self._sink([Recalled(number)])
+                continue
+            self.on_start(attempt)
             self.running[number] = attempt
             self.history.append((attempt.task_id, attempt.attempt))
             self._sink([Started(number)])
@@ -170,6 +192,7 @@ class Player:
 
         def make_runner(sink: Sink) -> ObedientRunner:
             self.runner = self.make_runner(sink, slots, solo_slots)
+            self.runner.clock = clock
             return self.runner
 
         self.engine = Engine(
@@ -207,6 +230,7 @@ class Player:
             clock,
             partitions=lambda: [where.partition for where in self.intake.assignments],
             moving=(self.intake, self.engine),
+            on_lease=self.runner.renew,
             on_reborn=lambda: put(Reborn()),
         )
         self.consumer: MemoryConsumer = stage.broker.consumer(stage.topics.tasks, GROUP, self.intake, 10_000)

@@ -3,7 +3,7 @@
 import pytest
 from stage import Stage
 
-from yadtq.attempt import Ending
+from yadtq.attempt import Ending, Lease
 from yadtq.states import State
 
 
@@ -131,7 +131,7 @@ def test_a_claim_is_not_started_when_the_lease_may_be_over(stage: Stage) -> None
     worker = stage.player()
     stage.ledger.lose_replies = 1
     worker.turn()  # the claim is made and its answer lost
-    worker.identity.beat_mono = stage.clock.mono_s() - 11.0
+    worker.identity.lease = Lease(worker.identity.incarnation, stage.clock.mono_s() - 1.0)
     stage.clock.turn(300)
     worker.turn(2)
     assert worker.runner.waiting == {}
@@ -140,6 +140,26 @@ def test_a_claim_is_not_started_when_the_lease_may_be_over(stage: Stage) -> None
     stage.clock.turn(200)
     worker.work()
     assert worker.runner.history == [("a", 1)]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_what_a_runner_was_given_does_not_start_when_the_lease_is_over(stage: Stage, known: bool) -> None:
+    stage.publish("a")
+    stopped, other = stage.player("stopped"), stage.player("other")
+    stopped.turn(3)
+    assert len(stopped.runner.waiting) == 1
+    stage.lease_over(other)
+    if known:  # it has learned that it was DEAD, and beats under a new incarnation
+        stopped.heartbeat.turn()
+        stopped.heartbeat.turn()
+    stopped.runner.begin()
+    assert stopped.runner.history == []
+    stopped.consumer.expel()
+    stopped.turn(2)
+    stage.clock.turn(1_000)
+    other.work()
+    assert other.runner.history == [("a", 1)], "it was given back, and its number with it"
+    assert "released" in stopped.kinds("a")
 
 
 def test_a_worker_that_was_dead_goes_on_under_a_new_incarnation(stage: Stage) -> None:

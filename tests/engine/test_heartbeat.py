@@ -1,9 +1,12 @@
 """The heartbeat is the lease: who beats, who turns DEAD, and who has to leave."""
 
 import pytest
-from stage import Stage
+from stage import Player, Stage
 
+from yadtq.attempt import Lease
 from yadtq.errors import Superseded
+from yadtq.ledger import Beat, Pulse
+from yadtq.ledger.memory import MemoryLedger
 
 
 def status(stage: Stage, name: str) -> str:
@@ -38,8 +41,10 @@ def test_the_older_of_two_processes_under_one_name_leaves(stage: Stage) -> None:
     older = stage.player("same")
     newer = stage.player("same")
     older.turn()
+    assert older.identity.alive
     with pytest.raises(Superseded, match="under the worker name 'same'"):
         older.heartbeat.turn()
+    assert not older.identity.alive, "its claims have ended with the newer one's first beat"
     newer.turn()
     newer.heartbeat.turn()
     assert status(stage, "same") == "ALIVE"
@@ -74,3 +79,58 @@ def test_a_redis_that_is_down_for_a_moment_changes_nothing(stage: Stage) -> None
     assert worker.kinds().count("unavailable") >= 1
     assert "available" in worker.kinds()
     assert "reborn" not in worker.kinds()
+
+
+class SlowLedger(MemoryLedger):
+    """Its answers to beats take a while."""
+
+    def beat(self, beat: Beat) -> Pulse:
+        pulse = super().beat(beat)
+        self._clock.turn(4_000)  # type: ignore[attr-defined]
+        return pulse
+
+
+def test_a_lease_counts_from_the_sending_of_its_beat() -> None:
+    stage = Stage()
+    stage.ledger = SlowLedger(stage.clock)
+    sent_s = stage.clock.mono_s()
+    worker = stage.player()
+    assert worker.identity.lease == Lease(worker.identity.incarnation, sent_s + 10.0)
+    assert worker.identity.alive
+    stage.clock.turn(6_000)
+    assert not worker.identity.alive
+
+
+def test_the_runner_knows_of_a_lease_before_anything_is_claimed_under_it(stage: Stage) -> None:
+    """And of its end before anybody else: what it has been given must not start any more."""
+    shown: list[tuple[Lease, Lease]] = []
+
+    class Watched(Player):
+        def make_runner(self, *args):  # type: ignore[no-untyped-def]
+            runner = super().make_runner(*args)
+            renew = runner.renew
+            runner.renew = lambda lease: (shown.append((lease, self.identity.lease)), renew(lease))  # type: ignore[assignment]
+            return runner
+
+    worker = Watched(stage, "w1", 1, "unordered", 0)
+    first = worker.identity.lease
+    stage.lease_over()
+    worker.turn()
+    worker.heartbeat.turn()
+    reborn = worker.identity.lease
+    assert reborn.incarnation != first.incarnation
+    assert not worker.identity.alive
+    worker.heartbeat.turn()
+    assert [told for told, _ in shown] == [first, reborn, worker.identity.lease]
+    assert [before for _, before in shown] == [Lease(first.incarnation), first, reborn]
+
+
+def test_a_beat_without_an_answer_lengthens_no_lease(stage: Stage) -> None:
+    worker = stage.player()
+    before = worker.identity.lease
+    stage.clock.turn(5_000)
+    worker.turn()
+    stage.ledger.down = True
+    worker.heartbeat.turn()
+    assert "unavailable" in worker.kinds()
+    assert worker.identity.lease == before

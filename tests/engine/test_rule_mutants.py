@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import test_claims
+import test_heartbeat
 import test_later
 import test_others_bugs
 import test_rebuild
@@ -14,7 +15,7 @@ import test_settle_order
 from stage import Stage
 
 from mutants import Mutant, Mutants, turns_red
-from yadtq.attempt import Ending
+from yadtq.attempt import Ending, Lease
 from yadtq.broker import TopicPartition
 from yadtq.claim import Work
 from yadtq.heartbeat import Identity
@@ -70,6 +71,31 @@ def a_worker_takes_over_from_itself(patch: pytest.MonkeyPatch) -> None:
         return really(self, topic, worker, incarnation, asked, now)
 
     patch.setattr(MemoryLedger, "_claim", claim)
+
+
+@RULES.add(
+    "what was claimed under a lease does not start when it is over (C6)",
+    lambda stage: test_claims.test_what_a_runner_was_given_does_not_start_when_the_lease_is_over(stage, known=False),
+)
+def a_lease_without_an_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lease, "allows", lambda self, incarnation, _: incarnation == self.incarnation)
+
+
+@RULES.add(
+    "nor when the worker goes on under a new one (C6)",
+    lambda stage: test_claims.test_what_a_runner_was_given_does_not_start_when_the_lease_is_over(stage, known=True),
+)
+def a_lease_for_every_incarnation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lease, "allows", lambda self, _, now_s: now_s < self.until_s)
+
+
+@RULES.add(
+    "a lease counts from the sending of its beat (C6)",
+    lambda _: test_heartbeat.test_a_lease_counts_from_the_sending_of_its_beat(),
+)
+def a_lease_from_the_answer_on(patch: pytest.MonkeyPatch) -> None:
+    really = Identity.renewed
+    patch.setattr(Identity, "renewed", lambda self, _: really(self, self._clock.mono_s()))
 
 
 @RULES.add(

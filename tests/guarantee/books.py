@@ -60,13 +60,10 @@ class Books:
 
     # -- user code -----------------------------------------------------------------------------------------------------
 
-    def started(self, worker: str, attempt: Attempt, *, late: bool, in_order: bool) -> None:
-        """late: its worker may have lost its lease since it was given; then it can write nothing, but it may start."""
+    def started(self, worker: str, attempt: Attempt, *, in_order: bool) -> None:
         task_id, run = attempt.task_id, (attempt.task_id, attempt.attempt)
         self.starts[task_id] += 1
-        if late:
-            self.excused[task_id] += 1
-        elif task_id in self.ended:
+        if task_id in self.ended:
             self.wrong(f"{run} starts on {worker}, and Kafka has the outcome of {task_id}")
         twin = self.open_runs.get(run) or next((w for (t, _), w in self.open_runs.items() if t == task_id), None)
         if twin is not None and not self.excused[task_id]:
@@ -74,7 +71,7 @@ class Books:
         self.open_runs[run] = worker
         if self._stage.clock.now_ms() < self._not_before_ms[task_id]:
             self.wrong(f"{task_id} starts before its time")
-        if in_order and not late:
+        if in_order:
             self._judge_order(task_id)
 
     def _judge_order(self, task_id: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from books import Books
 from ports import Faults, ToGroup, ToKafka, ToLedger
-from stage import DELAYED_GROUP, Player, Stage
+from stage import DELAYED_GROUP, Leased, Player, Stage
 
 from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
 from yadtq.errors import Superseded
@@ -32,10 +32,11 @@ class Process:
         return len(self.waiting) + len(self.running) + len(self.unsent)
 
 
-class Crowd:
+class Crowd(Leased):
     """The runner port over several played processes, and places for tasks that run alone."""
 
     def __init__(self, sink: Sink, processes: int, slots: int, solo_slots: int) -> None:
+        super().__init__()
         self.isolates = solo_slots > 0
         self.processes = [Process(slots) for _ in range(processes)]
         self.alone = [Process(1) for _ in range(solo_slots)]
@@ -85,6 +86,9 @@ class Crowd:
 
     def begin(self, process: Process, attempt: Attempt) -> None:
         del process.waiting[attempt.number]
+        if not self.allows(attempt):
+            self._sink([Recalled(attempt.number)])
+            return
         process.running[attempt.number] = attempt
         self.on_start(attempt)
         self._sink([Started(attempt.number)])
@@ -129,7 +133,7 @@ class Actor(Player):
         self.order = order
         self.superseded = False
         self._processes = processes
-        self._doubt = False  # the lease may be over, and what was given may start late
+        self._doubt = False  # the lease may be over: what runs may run again elsewhere
         self._beat_ms = 0
         super().__init__(stage, name, slots, order, solo_slots=2)
         self.member = self.consumer
@@ -149,21 +153,18 @@ class Actor(Player):
         return crowd
 
     def _started(self, attempt: Attempt) -> None:
-        self.watch_lease()
-        self.books.started(self.name, attempt, late=self._doubt, in_order=self.order == "key")
+        self.books.started(self.name, attempt, in_order=self.order == "key")
 
     @property
     def stands_still(self) -> bool:
         return self.stage.clock.now_ms() < self.still_until_ms
 
     def watch_lease(self) -> None:
-        """From the moment its lease may be over until it has taken back what it gave, a worker's work is in doubt."""
-        if not self.identity.alive:
-            if not self._doubt:
-                self.books.fault_over(self.name)
-            self._doubt = True
-        elif self._doubt and self.engine.inbox.empty():
-            self._doubt = False
+        """From the moment its lease may be over, what runs in a worker may run again elsewhere."""
+        doubt = not self.identity.alive
+        if doubt and not self._doubt:
+            self.books.fault_over(self.name)
+        self._doubt = doubt
 
     def poll(self) -> None:
         self.intake.turn(self.consumer)

@@ -17,7 +17,7 @@ from stage import DELAYED_GROUP, ObedientRunner, Player, Stage
 import yadtq.intake
 import yadtq.scheduler
 from waiting import ManualClock
-from yadtq.attempt import Attempt, Ending
+from yadtq.attempt import Ending
 from yadtq.codec import Undecodable, decode
 from yadtq.ledger import TaskRecord
 from yadtq.ledger.memory import MemoryLedger
@@ -111,17 +111,6 @@ class Fuse(Faults):
         return False
 
 
-class WatchedRunner(ObedientRunner):
-    """Tells the books of every start."""
-
-    on_start: Callable[[Attempt], None]
-
-    def begin(self) -> None:
-        for attempt in self.waiting.values():
-            self.on_start(attempt)
-        super().begin()
-
-
 class Mortal(Player):
     """A worker whose ports ask the fuse."""
 
@@ -143,9 +132,9 @@ class Mortal(Player):
     def make_producer(self) -> ToKafka:
         return ToKafka(self.stage.broker, self.stage.topics, self.fuse)
 
-    def make_runner(self, sink: Sink, slots: int, solo_slots: int) -> WatchedRunner:
-        runner = WatchedRunner(sink, slots, solo_slots)
-        runner.on_start = lambda attempt: self.books.started(self.name, attempt, late=False, in_order=False)
+    def make_runner(self, sink: Sink, slots: int, solo_slots: int) -> ObedientRunner:
+        runner = ObedientRunner(sink, slots, solo_slots)
+        runner.on_start = lambda attempt: self.books.started(self.name, attempt, in_order=False)
         return runner
 
     def crash(self) -> None:

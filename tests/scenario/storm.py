@@ -26,6 +26,7 @@ from yadtq.states import FINAL, State
 from yadtq.task import Call
 
 LEASE_S = 4.0
+PAUSE_MS = 500  # between the look at the lease and the start: the one window in which a start can be late (C6)
 SETTLE_MS = 1_000  # user code has returned, and its outcome may not be accepted yet
 DIE_MS = 1_000  # for the runners of a killed worker
 BUSY_MS = 20  # what runs for longer is one of the slow tasks, and still runs when the fault comes
@@ -147,7 +148,7 @@ class Storm:
     def stop(self, name: str, seconds: float, work: Callable[[], None] = lambda: None) -> None:
         """SIGSTOP a worker; do something meanwhile; SIGCONT it after this time."""
         victim = self.workers[name]
-        with self.fault(STOP, pids_of(victim), SETTLE_MS):
+        with self.fault(STOP, pids_of(victim), lasts_ms=LEASE_S * 1_000 + PAUSE_MS):
             victim.signal(signal.SIGSTOP)
             until_mono = time.monotonic() + seconds
             work()
@@ -171,13 +172,21 @@ class Storm:
         self.gone.append(victim)
 
     @contextmanager
-    def fault(self, kind: str, pids: Iterable[int] = (), after_ms: float = 0.0) -> Iterator[None]:
-        """Note what is done meanwhile; without processes it is nothing that may repeat a run."""
+    def fault(
+        self, kind: str, pids: Iterable[int] = (), after_ms: float = 0.0, lasts_ms: float = 0.0
+    ) -> Iterator[None]:
+        """Note what is done meanwhile; without processes it is nothing that may repeat a run.
+
+        Args:
+            after_ms: For how long it may hit what starts after it.
+            lasts_ms: For how long it may hit what starts, from its beginning; 0: as long as it goes on, and `after_ms`.
+        """
         hit = frozenset(pids)
         running = len(self._running(hit) if hit else self._running(None))
         from_ms = time.time() * 1000
         yield
-        self.faults.append(Fault(kind, hit, from_ms, time.time() * 1000 + after_ms, running))
+        to_ms = from_ms + lasts_ms if lasts_ms else time.time() * 1000 + after_ms
+        self.faults.append(Fault(kind, hit, from_ms, to_ms, running))
 
     def _victim(self) -> str:
         """One of the workers that run something now, and not only for a moment."""
@@ -255,9 +264,15 @@ class Reckoning:
 
     @property
     def late(self) -> set[str]:
-        """Tasks that a stopped worker may have started when it went on, before it knew (C6): they can write nothing."""
-        pids = {pid for fault in self.faults if fault.kind not in (KILL, RUNNER) for pid in fault.pids}
-        return {run.task_id for run in self.extra if run.pid in pids}
+        """Tasks that were started after their end, in the window that is left (C6): by a worker whose lease was over,
+        between a look at it and the start. They can write nothing."""
+        stopped = [fault for fault in self.faults if fault.kind in (STOP, LATE_BEAT)]
+        ends_ms = {task_id: outcomes[0].finished_at_ms or 0 for task_id, outcomes in self.account.outcomes.items()}
+        return {
+            run.task_id
+            for run in self.extra
+            if run.start_ms <= ends_ms.get(run.task_id, 0) + PAUSE_MS and any(fault.hit(run) for fault in stopped)
+        }
 
     def _repeated(self) -> list[Run]:
         """Runs that are not the one whose outcome counts."""

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import time
 
 import pytest
-from drama import Stage
+from drama import ALLOWED_S, Stage
+from storm import PAUSE_MS, runners_of
 
 pytestmark = pytest.mark.real
 NAP_S = 3.0
@@ -44,6 +46,40 @@ def test_the_new_owners_outcome_is_the_only_one(stage: Stage, runners: str) -> N
     for worker in (frozen, other):
         worker.signal(signal.SIGTERM)
         worker.leaves(0)
+
+
+def test_its_runners_stop_starting_when_its_lease_is_over_and_nothing_it_had_claimed_starts_later(stage: Stage) -> None:
+    """They live on while it stands still, with many tasks in their memory: after quick ones it hands on slow ones."""
+    stage.create(partitions=1)
+    frozen = stage.worker("frozen", "--runners", "1", "--concurrency", "2")
+    frozen.says("assigned partition")
+    quick, slow = [f"quick{n}" for n in range(1_000)], [f"slow{n}" for n in range(150)]
+    with stage.observed():
+        stage.submit(*((name, "add", 1, 2) for name in quick), *((name, "nap", 0.3) for name in slow))
+        stage.until_running("slow0")
+        pids = runners_of(frozen)
+        frozen.signal(signal.SIGSTOP)
+        stopped_ms = time.time() * 1_000
+        other = stage.worker("other", "--runners", "2")
+        stage.until_final(slow)
+        continued_ms = time.time() * 1_000
+        frozen.signal(signal.SIGCONT)
+        frozen.says("reborn .* a beat came later than 3 s")
+        stage.until(lambda: stage.partitions_of("frozen") or stage.partitions_of("other"))
+        stage.submit(("last", "nap", 0.1))
+        stage.until_final(["last"])
+        for worker in (frozen, other):
+            worker.signal(signal.SIGTERM)
+            worker.leaves(0)
+    account = stage.account().check()
+    starts_ms = [run.start_ms for run in account.runs if run.pid in pids and run.task_id in slow]
+    went_on = [at_ms for at_ms in starts_ms if at_ms > stopped_ms]
+    assert went_on, "its runners stood still too: void"
+    over_ms = stopped_ms + 1_000 * ALLOWED_S
+    assert continued_ms > over_ms + PAUSE_MS, "it went on at once: void"
+    assert max(starts_ms) <= over_ms + PAUSE_MS
+    never_started = [name for name in slow if account.attempts[name] == 2 and len(account.of_task(name)) == 1]
+    assert never_started, "nothing was left in the memory of its runners: void"
 
 
 def result(stage: Stage, task_id: str) -> int:

@@ -29,11 +29,12 @@ def body(frame: bytearray) -> bytes:
     return bytes(frame[frames.LENGTH_BYTES :])
 
 
-@given(attempts, st.integers(0, 1_000))
-def test_an_attempt_arrives_as_it_was_sent(attempt: Attempt, seat: int) -> None:
-    read = frames.decode_to_child(body(frames.frame_of(frames.Jobs([frames.job_of(attempt, seat)]))))
+@given(attempts, st.integers(0, 1_000), st.integers(0, 65_535))
+def test_an_attempt_arrives_as_it_was_sent(attempt: Attempt, seat: int, lease: int) -> None:
+    read = frames.decode_to_child(body(frames.frame_of(frames.Jobs([frames.job_of(attempt, seat, lease)]))))
     assert isinstance(read, frames.Jobs)
-    assert (read.jobs[0].seat, read.jobs[0].to_attempt()) == (seat, attempt)
+    (job,) = read.jobs
+    assert (job.seat, job.lease, job.to_attempt()) == (seat, lease, attempt)
 
 
 @given(outcomes)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from yadtq.runners.seats import Seats, open_page
+from yadtq.runners.seats import LEASES, Seats, open_page
 
 
 @pytest.fixture
@@ -44,6 +44,28 @@ def test_an_attempt_under_the_same_number_is_not_taken_for_the_last_one(sides: t
     runner.end(0, 7)
     worker.clear(0)
     assert not worker.touched(0, 7)
+
+
+def test_a_job_may_start_under_the_number_of_the_lease_and_until_its_end(sides: tuple[Seats, Seats]) -> None:
+    worker, runner = sides
+    assert not any(runner.allows(lease, 0.0) for lease in (0, 1)), "there is no lease yet"
+    worker.renew(7, 5_000.25)
+    assert runner.allows(7, 5_000.249)
+    assert not runner.allows(7, 5_000.25)
+    assert not runner.allows(6, 5_000.0)
+    assert not runner.allows(8, 5_000.0)
+    runner.start(3, 1)
+    runner.end(3, 1)
+    assert runner.allows(7, 5_000.0), "the last seat's words are not those of the lease"
+
+
+def test_a_new_lease_revives_nothing_of_the_one_before(sides: tuple[Seats, Seats]) -> None:
+    worker, runner = sides
+    worker.renew(LEASES - 1, 10.0)
+    for number, until_s in ((LEASES - 1, 0.0), (1, 0.0), (1, 100.0)):
+        worker.renew(number, until_s)
+        assert not runner.allows(LEASES - 1, 5.0)
+    assert runner.allows(1, 99.0)
 
 
 def test_what_a_killed_process_wrote_stays() -> None:

@@ -29,6 +29,7 @@ from yadtq.errors import SettingsError
 from yadtq.runners import frames
 from yadtq.runners.execution import execute, execute_async, now_ms, raised
 from yadtq.runners.seats import Seats
+from yadtq.service import SystemClock
 from yadtq.task import Call, Registry, Task
 from yadtq.within import enter_child
 
@@ -50,6 +51,7 @@ class Child:
         self._registry = registry
         self._slots = slots
         self._limit_bytes = limit_bytes
+        self._now_s = SystemClock().mono_s
         self._jobs: dict[int, frames.Job] = {}  # not started yet; `pop` decides a race between a slot and a recall
         self._queue: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Answer] = queue.SimpleQueue()
@@ -99,10 +101,19 @@ class Child:
             if job is None:  # recalled
                 continue
             attempt, task = job.to_attempt(), self._registry.get(job.task_type)
-            self._seats.start(job.seat, job.number)
+            if not self._starts(job):
+                continue
             outcome = execute(task, attempt, self._limit_bytes, self._submit) if task else unknown(attempt)
             self._seats.end(job.seat, job.number)
             self._outbox.put(outcome)
+
+    def _starts(self, job: frames.Job) -> bool:
+        """Note the start of a job, or give it back where its lease is over (C6). User code comes next."""
+        if not self._seats.allows(job.lease, self._now_s()):
+            self._outbox.put(frames.Returned([job.number]))
+            return False
+        self._seats.start(job.seat, job.number)
+        return True
 
     def _start_coroutine(self, number: int) -> "asyncio.Task[None] | None":
         job = self._jobs.pop(number, None)
@@ -112,7 +123,8 @@ class Child:
         return self._coroutines.loop.create_task(self._run_coroutine(task, job))
 
     async def _run_coroutine(self, task: Task[..., Any], job: frames.Job) -> None:
-        self._seats.start(job.seat, job.number)
+        if not self._starts(job):
+            return
         outcome = await execute_async(task, job.to_attempt(), self._limit_bytes, self._submit)
         self._seats.end(job.seat, job.number)
         self._outbox.put(outcome)

@@ -1,25 +1,27 @@
 """Children that are alike, one line of attempts that wait for them, and the thread that serves them.
 
-    start, recall: any thread, under the lock, never waiting      the crew's thread: reads, sends on, starts and buries
+    start, recall, renew: any thread, under the lock, never waiting      the thread: reads, sends on, starts and buries
 
-One invariant: an attempt is in `_waiting` or in the flights of exactly one child until it is answered. A child that
+One invariant: an attempt is in the line or in the flights of exactly one child until it is answered. A child that
 dies takes nothing with it: what its page says had started is answered with DIED, the rest waits again as it was.
 """
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from concurrent.futures import Future
 
-from yadtq.attempt import Attempt, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
 from yadtq.errors import Fenced, SettingsError
 from yadtq.runners import frames
+from yadtq.runners.line import Line
 from yadtq.runners.process import Flight, RunnerProcess, Stage
-from yadtq.runners.protocol import Sink
+from yadtq.runners.protocol import OnEvent, Sink
 from yadtq.runners.spawn import Spawn
 from yadtq.runners.staff import START_S, Plan, Staff
 from yadtq.runners.watch import Watch
+from yadtq.service import Clock
 from yadtq.within import Port
 
 TICK_S = 0.1  # how late a start may be told, and how long a runner may stand still before it is given nothing more
@@ -38,15 +40,16 @@ class Crew:
         target: What the children import; for messages.
         on_event: Told what becomes of children, as a kind and a sentence; on the crew's thread.
         port: Publishes what attempts submit; never waits.
+        clock: By which leases end. The children have the machine's.
     """
 
     def __init__(
-        self, target: str, plan: Plan, spawn: Spawn, sink: Sink, on_event: Callable[[str, str], None], port: Port
+        self, target: str, plan: Plan, spawn: Spawn, sink: Sink, on_event: OnEvent, port: Port, clock: Clock
     ) -> None:
         self._target, self._plan, self._spawn = target, plan, spawn
         self._sink, self._on_event, self._port = sink, on_event, port
         self._changed = threading.Condition()
-        self._waiting: deque[Attempt] = deque()
+        self._line = Line(clock)
         self._ended: deque[RunnerProcess] = deque()
         self._closing = self._resting = self._served = False
         self._failure: BaseException | None = None
@@ -69,30 +72,36 @@ class Crew:
             self._check()
             if self._plan.elastic:  # a child that is missing is started for the attempt
                 return 0 if self._closing else max(self._plan.most - self._in_hand, 0)
-            return max(sum(child.room(now) for child in self._children) - len(self._waiting), 0)
+            return max(sum(child.room(now) for child in self._children) - len(self._line), 0)
 
     def start(self, attempts: Sequence[Attempt]) -> None:
         with self._changed:
             self._check()
-            refused = list(attempts) if self._closing else []
-            if not refused:
+            self._line.join(attempts)
+            if self._closing:
+                back = [Recalled(number) for number in self._line.clear()]
+            else:
                 self._active_mono = time.monotonic()
-                self._waiting.extend(attempts)
-                self._deal()
+                back = self._deal()
             short = self._plan.elastic and bool(attempts)  # of children at work, or of a spare one
             wake = self._resting or short or any(child.blocked for child in self._children)
         if wake:
             self._watch.ring()
-        self._tell([Recalled(attempt.number) for attempt in refused])
+        self._tell(back)
 
     def recall(self, wanted: Set[int]) -> None:
         with self._changed:
-            back = [attempt.number for attempt in self._waiting if attempt.number in wanted]
-            self._waiting = deque(attempt for attempt in self._waiting if attempt.number not in wanted)
+            back = self._line.recall(wanted)
             for child in self._children:
                 back += self._recall_from(child, [f for n, f in child.flights.items() if n in wanted])
         self._watch.ring()
         self._tell([Recalled(number) for number in back])
+
+    def renew(self, lease: Lease) -> None:
+        with self._changed:
+            self._line.renew(lease)
+            for child in self._children:
+                self._line.write_to(child.seats)
 
     def close(self, timeout_s: float) -> bool:
         """Take nothing more, give back what has not started, and wait for what runs.
@@ -101,8 +110,7 @@ class Crew:
         """
         with self._changed:
             self._closing = True
-            back = [attempt.number for attempt in self._waiting]
-            self._waiting.clear()
+            back = self._line.clear()
             for child in self._children:
                 back += self._recall_from(child, child.waiting)
         self._watch.ring()
@@ -138,25 +146,26 @@ class Crew:
 
     @property
     def _in_hand(self) -> int:
-        return len(self._waiting) + sum(len(child.flights) for child in self._children)
+        return len(self._line) + sum(len(child.flights) for child in self._children)
 
     def _check(self) -> None:
         if self._failure is not None:
             raise RuntimeError("the thread that serves the runners has ended") from self._failure
 
-    def _deal(self) -> None:
-        """Hand what waits to the children that have room, to the least busy first."""
-        now = time.monotonic()
+    def _deal(self) -> list[Recalled]:
+        """Hand what waits to the children that have room, to the least busy first. Return what may not start (C6)."""
+        back, now = [Recalled(number) for number in self._line.lapsed()], time.monotonic()
         rooms = {child: room for child in self._children if (room := child.room(now)) > 0}
-        while self._waiting and rooms:
+        while self._line and rooms:
             child = min(rooms, key=_busy)
-            child.give(self._waiting.popleft(), now)
+            child.give(self._line.take(), now, self._line.number)
             rooms[child] -= 1
             if rooms[child] == 0:
                 child.flush()
                 del rooms[child]
         for child in rooms:
             child.flush()
+        return back
 
     def _recall_from(self, child: RunnerProcess, flights: Sequence[Flight]) -> list[int]:
         """For the engine: return what is back at once."""
@@ -168,14 +177,14 @@ class Crew:
 
     def _redeal(self, child: RunnerProcess) -> None:
         """For another runner."""
-        self._waiting.extendleft(flight.attempt for flight in reversed(child.recall(child.waiting)))
+        self._line.return_to(flight.attempt for flight in child.recall(child.waiting))
         child.flush()
 
     def _returned(self, flight: Flight) -> list[Event]:
         """An attempt that has not started: for the engine if it wants it, otherwise for the next runner with room."""
         if flight.wanted or self._closing:
             return [Recalled(flight.attempt.number)]
-        self._waiting.appendleft(flight.attempt)
+        self._line.return_to([flight.attempt])
         return []
 
     # -- the crew's thread ---------------------------------------------------------------------------------------------
@@ -205,10 +214,11 @@ class Crew:
         self._look()
         self._tend()
         with self._changed:
-            self._deal()
+            back = self._deal()
             for child in self._children:
                 child.flush()
                 self._watch.follow(child)
+        self._tell(back)
 
     def _rest_s(self) -> float | None:
         """Look around every tick while there is something to see; otherwise sleep until the bell rings."""
@@ -237,7 +247,7 @@ class Crew:
                         self._served = True
                         if (old := self._staff.ready(child)) is not None:
                             self._redeal(old)
-            self._deal()
+            events += self._deal()
             self._changed.notify_all()
         self._tell(events)
         if any(isinstance(message, frames.Hello) for message in messages):
@@ -285,10 +295,10 @@ class Crew:
             for flight in reversed(child.flights.values()):
                 events += self._dead(child, flight)
             child.close()
-            self._deal()
+            events += self._deal()
             self._changed.notify_all()
         self._tell(events)
-        self._tell_end(child, planned)
+        self._on_event(*child.obituary(planned, self._start_error))
 
     def _dead(self, child: RunnerProcess, flight: Flight) -> list[Event]:
         number = flight.attempt.number
@@ -296,15 +306,6 @@ class Crew:
             return self._returned(flight)  # or it has ended, and its outcome is lost: it runs again, without a charge
         outcome = child.death_of(flight)
         return [outcome] if flight.told else [Started(number), outcome]
-
-    def _tell_end(self, child: RunnerProcess, planned: bool) -> None:
-        if planned:
-            how = "has left" if child.overrun is None else child.how_it_ended
-            self._on_event("runner_ended", f"runner {child.pid} {how}")
-        elif child.stage is Stage.STARTING:
-            self._on_event("runner_failed", f"runner {child.pid} could not start: {self._start_error}")
-        else:
-            self._on_event("runner_died", f"runner {child.pid} {child.how_it_ended}")
 
     def _look(self) -> None:
         """Tell the starts that the pages show, and move what waits behind held slots to a runner that is idle."""
@@ -348,6 +349,7 @@ class Crew:
                 self._not_started(error)
                 return
             with self._changed:
+                self._line.write_to(child.seats)
                 self._children.append(child)
 
     def _not_started(self, error: OSError) -> None:

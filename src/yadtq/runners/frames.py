@@ -23,7 +23,7 @@ FactValue = str | int | float | None | tuple[str, ...]
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An attempt, and the seat in which the child notes its start."""
+    """An attempt, the seat in which the child notes its start, and the number of the lease under which it may start."""
 
     seat: int
     number: int
@@ -33,6 +33,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kwargs: bytes
     attempt: int
     fence: str
+    lease: int
 
     def to_attempt(self) -> Attempt:
         return Attempt(self.number, self.task_id, self.task_type, self.args, self.kwargs, self.attempt, self.fence)
@@ -138,7 +139,7 @@ def frame_of(message: ToChild | FromChild) -> bytearray:
     return frame
 
 
-def job_of(attempt: Attempt, seat: int) -> Job:
+def job_of(attempt: Attempt, seat: int, lease: int) -> Job:
     return Job(
         seat,
         attempt.number,
@@ -148,6 +149,7 @@ def job_of(attempt: Attempt, seat: int) -> Job:
         attempt.kwargs,
         attempt.attempt,
         attempt.fence,
+        lease,
     )
 
 

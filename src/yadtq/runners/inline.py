@@ -11,10 +11,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from yadtq.attempt import Attempt, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
 from yadtq.runners.execution import execute, execute_async
 from yadtq.runners.protocol import Sink
 from yadtq.runners.submits import Publish, Submits
+from yadtq.service import Clock, SystemClock
 from yadtq.task import Registry, Task
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class InlineRunner:
         result_limit_bytes: int,
         around: Around | None = None,
         publish: Publish | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._registry = registry
         self._slots = slots
@@ -50,6 +52,8 @@ class InlineRunner:
         self._limit_bytes = result_limit_bytes
         self._around = around or (lambda _: contextlib.nullcontext())
         self._submits = Submits(publish)
+        self._clock = clock or SystemClock()
+        self._lease = Lease()
         self._waiting: deque[Attempt] = deque()
         self._running = 0
         self._closed = False
@@ -81,6 +85,9 @@ class InlineRunner:
         if recalled:
             self._sink([Recalled(attempt.number) for attempt in recalled])
 
+    def renew(self, lease: Lease) -> None:
+        self._lease = lease
+
     def close(self, timeout_s: float) -> bool:
         with self._changed:
             self._closed = True
@@ -100,6 +107,9 @@ class InlineRunner:
             task = self._registry.get(attempt.task_type)
             if task is None:
                 raise AssertionError(f"an attempt of the unknown task {attempt.task_type!r} was started")
+            if not self._lease.allows(attempt.incarnation, self._clock.mono_s()):  # C6
+                self._give_back(attempt)
+                continue
             self._sink([Started(attempt.number)])
             if task.is_async:
                 self._run_coroutine(self._run_async(task, attempt))
@@ -117,10 +127,17 @@ class InlineRunner:
             return self._waiting.popleft()
 
     def _finish(self, outcome: Outcome) -> None:
+        self._leave_slot()
+        self._sink([outcome])
+
+    def _give_back(self, attempt: Attempt) -> None:
+        self._leave_slot()
+        self._sink([Recalled(attempt.number)])
+
+    def _leave_slot(self) -> None:
         with self._changed:
             self._running -= 1
             self._changed.notify_all()
-        self._sink([outcome])
 
     async def _run_async(self, task: Task[..., Any], attempt: Attempt) -> None:
         with self._around(attempt):

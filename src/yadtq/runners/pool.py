@@ -8,18 +8,19 @@ When the worker dies, its children end with it, and with them, by the minder, wh
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from yadtq.attempt import Attempt
+from yadtq.attempt import Attempt, Lease
 from yadtq.errors import SettingsError
 from yadtq.runners.crew import Crew
 from yadtq.runners.groups import Groups
-from yadtq.runners.protocol import Sink
+from yadtq.runners.protocol import OnEvent, Sink
 from yadtq.runners.spawn import ChildProcess
 from yadtq.runners.staff import Plan
 from yadtq.runners.submits import Publish, Submits
+from yadtq.service import SystemClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class PoolRunner:
         sink: Sink,
         result_limit_bytes: int,
         *,
-        on_event: Callable[[str, str], None] | None = None,
+        on_event: OnEvent | None = None,
         max_tasks: int = 0,
         max_memory_mb: int = 0,
         solo: Solo | None = None,
@@ -73,7 +74,7 @@ class PoolRunner:
 
         def crew(plan: Plan) -> Crew:
             spawn = partial(ChildProcess, target, plan.slots, result_limit_bytes, self._groups)
-            return Crew(target, plan, spawn, sink, tell, self._submits.put)
+            return Crew(target, plan, spawn, sink, tell, self._submits.put, SystemClock())
 
         caps = {"max_tasks": max_tasks, "max_memory_mb": max_memory_mb}
         try:
@@ -110,6 +111,10 @@ class PoolRunner:
         wanted = frozenset(numbers)
         for crew in self._crews:
             crew.recall(wanted)
+
+    def renew(self, lease: Lease) -> None:
+        for crew in self._crews:
+            crew.renew(lease)
 
     def close(self, timeout_s: float) -> bool:
         """Take nothing more, give back what has not started, and wait for what runs.

@@ -125,14 +125,15 @@ class RunnerProcess:
         oldest = next((flight for flight in self.flights.values() if not flight.told), None)
         return oldest is not None and now_mono - oldest.given_mono > STALE_S and not self._touched(oldest)
 
-    def give(self, attempt: Attempt, now_mono: float) -> None:
+    def give(self, attempt: Attempt, now_mono: float, lease: int) -> None:
+        """lease: The number that the page has to bear when it starts."""
         flight = Flight(attempt, self._free.pop(), now_mono)
         self._pace.given(now_mono)
         self.seats.clear(flight.seat)
         self.flights[attempt.number] = flight
         self._held_bytes += flight.size_bytes
         self._out_bytes += flight.size_bytes
-        self._unsent.append(frames.job_of(attempt, flight.seat))
+        self._unsent.append(frames.job_of(attempt, flight.seat, lease))
 
     def recall(self, flights: Sequence[Flight]) -> list[Flight]:
         """Ask for these back. Return those that are back at once, because they had not been sent."""
@@ -287,6 +288,15 @@ class RunnerProcess:
     def how_it_ended(self) -> str:
         """In words, once it has."""
         return self._process.how_it_ended
+
+    def obituary(self, planned: bool, start_error: str) -> tuple[str, str]:
+        """What is told of its end, as a kind and a sentence."""
+        if planned:
+            how = "has left" if self.overrun is None else self.how_it_ended
+            return "runner_ended", f"runner {self.pid} {how}"
+        if self.stage is Stage.STARTING:
+            return "runner_failed", f"runner {self.pid} could not start: {start_error}"
+        return "runner_died", f"runner {self.pid} {self.how_it_ended}"
 
     def death_of(self, flight: Flight) -> Outcome:
         """The outcome of an attempt that the process has taken with it."""

@@ -1,15 +1,16 @@
 """What a worker needs of whatever runs user code: the runner port.
 
-One invariant: `start` and `recall` never wait, and every attempt that was started is answered exactly once, by its
-outcome or by `Recalled`. What runs is never stopped halfway by a recall.
+One invariant: `start`, `recall` and `renew` never wait, and every attempt that was started is answered exactly once, by
+its outcome or by `Recalled`. What runs is never stopped halfway by a recall, nor by the end of a lease.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from yadtq.attempt import Attempt, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
 
 Sink = Callable[[Sequence[Started | Outcome | Recalled]], None]  # what came at the same time
+OnEvent = Callable[[str, str], None]  # what became of a child, as a kind and a sentence
 
 
 class Runner(Protocol):
@@ -28,6 +29,10 @@ class Runner(Protocol):
 
     def recall(self, numbers: Sequence[int]) -> None:
         """Give back what has not started: `Recalled` for each such attempt, nothing for the others."""
+
+    def renew(self, lease: Lease) -> None:
+        """From now on user code starts only as this lease allows, looked at before each start (C6); what it does not
+        allow is answered `Recalled`. Before the first call nothing starts. On any thread."""
 
     def close(self, timeout_s: float) -> bool:
         """Take nothing more and wait for what runs; False: something still runs."""
