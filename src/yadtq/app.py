@@ -24,7 +24,7 @@ from yadtq.errors import Fenced, LedgerUnavailable, NotFound
 from yadtq.handle import Handle, Settled
 from yadtq.layout import Layout
 from yadtq.ledger import Ledger
-from yadtq.publisher import DEFAULT_PARTITIONS, REPORT_S, Publisher, ensure_queue
+from yadtq.publisher import DEFAULT_PARTITIONS, Publisher, ensure_queue
 from yadtq.retry import DEFAULT, RetryPolicy
 from yadtq.settings import Settings, load
 from yadtq.states import State
@@ -173,9 +173,8 @@ class App:
         return [Handle(task_id, self, read) for task_id in ids]
 
     def _publish(self, calls: Sequence[Call]) -> list[str]:
-        sent = self._ready().send(calls)
-        sent.wait(REPORT_S)
-        self._publisher.record(sent)
+        sent = self._ready().publish(calls)
+        sent.check()
         return sent.task_ids
 
     def publish_for(self, attempt: Attempt, calls: Sequence[Call]) -> list[str]:
@@ -198,10 +197,9 @@ class App:
         if (running := within.here.get()) is not None:
             ids = await asyncio.wrap_future(running.publish(calls))
             return [Handle(task_id, self, read) for task_id in ids]
-        sent = await asyncio.to_thread(lambda: self._ready().send(calls))
-        await asyncio.wait([asyncio.wrap_future(sent.done)], timeout=REPORT_S)
-        sent.wait(0)
-        await asyncio.to_thread(self._publisher.record, sent)
+        sent = await asyncio.to_thread(lambda: self._ready().begin(calls))
+        await asyncio.wait([asyncio.wrap_future(sent.done)])
+        sent.check()
         return [Handle(task_id, self, read) for task_id in sent.task_ids]
 
     def _ready(self) -> Publisher:

@@ -3,29 +3,30 @@
 One invariant: what is wrong with any call is found before the first is sent, and a call counts as published only with
 Kafka's report. Redis is not on that road: when it is down the view is late. When the process dies, what was reported
 is in Kafka.
+
+Calls of many threads go together, and one of the threads sends, waits and writes the QUEUED records for all of them.
 """
 
-import contextlib
 import itertools
 import logging
+import os
 import random
 import threading
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 import msgspec
 
 from yadtq import codec
-from yadtq.broker import Broker, Message, Producer, Report, ensure_topic
+from yadtq.broker import Broker, Flight, Message, Report, ensure_topic
 from yadtq.delayed import delayed
 from yadtq.envelope import Envelope
 from yadtq.errors import InvalidArguments, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
 from yadtq.layout import DEAD_CONFIG, DELAYED_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
 from yadtq.ledger import Ledger, NewTask
 from yadtq.task import Call
+from yadtq.together import Together
 from yadtq.when import not_before_ms
 
 log = logging.getLogger("yadtq")
@@ -33,7 +34,9 @@ log = logging.getLogger("yadtq")
 DEFAULT_PARTITIONS = 8
 REPORT_S = 30.0  # longer than the client tries, so that its own verdict comes first
 PARTITIONS_FRESH_S = 30.0
+PATIENCE_S = 0.05  # a group with a partition that does not answer holds up the next one no longer
 LATE_QUEUED_S = 60.0  # a QUEUED write later than this could meet a record that came and expired
+WORTH = 250  # tasks of a large group that are written while the others are on their way: Kafka and Redis side by side
 
 
 def ensure_queue(broker: Broker, topics: QueueTopics, partitions: int) -> int:
@@ -46,90 +49,109 @@ def ensure_queue(broker: Broker, topics: QueueTopics, partitions: int) -> int:
     return count
 
 
-@dataclass
 class Sent:
-    """Calls that were given to the producer, and their reports as they come."""
+    """Calls that were given to the publisher, and what became of them."""
 
-    tasks: list[Envelope]
-    topics: list[str]
-    reports: dict[str, Report] = field(default_factory=dict)
-    done: "Future[None]" = field(default_factory=Future)
-    at_mono: float = field(default_factory=time.monotonic)
-    lock: threading.Lock = field(default_factory=threading.Lock)  # reports come from the sender and the client's thread
+    def __init__(self, tasks: list[Envelope], topics: list[str], messages: list[Message]) -> None:
+        self.tasks = tasks
+        self.topics = topics
+        self.messages = messages
+        self._flight: Flight | None = None  # it has the messages of others too
+        self._first = 0  # the place of ours in it
+        self._waiting = threading.Lock()
+        self._waiting.acquire()
 
     @property
     def task_ids(self) -> list[str]:
         return [task.task_id for task in self.tasks]
 
-    def report(self, task_id: str, report: Report) -> None:
-        with self.lock:
-            self.reports[task_id] = report
-            complete = len(self.reports) == len(self.tasks)
-        if complete:
-            self.done.set_result(None)
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait for all reports, then raise what the worst of them says."""
-        with contextlib.suppress(TimeoutError):
-            self.done.result(timeout_s)
+    @property
+    def reports(self) -> list[Report]:
+        """What Kafka said of each; where it said nothing in time, that it may or may not have it."""
         silent = Report(f"none within {REPORT_S:g} s")
-        failed = {task_id: self.reports.get(task_id, silent) for task_id in self.task_ids}
-        failed = {task_id: report for task_id, report in failed.items() if report.error}
-        unknown = [task_id for task_id, report in failed.items() if not report.refused]
+        if self._flight is None:
+            return [silent] * len(self.tasks)
+        return [report or silent for report in self._flight.reports[self._first : self._first + len(self.tasks)]]
+
+    def travels(self, flight: Flight, first: int) -> None:
+        self._flight, self._first = flight, first
+
+    def wait(self) -> None:
+        self._waiting.acquire()
+
+    def over(self) -> None:
+        self._waiting.release()
+
+    def check(self) -> None:
+        """Raise what the worst of the reports says."""
+        failed = [(task.task_id, at) for task, at in zip(self.tasks, self.reports, strict=True) if at.error]
+        unknown = [(task_id, report.error or "") for task_id, report in failed if not report.refused]
         if unknown:
-            raise SubmitUnknown(unknown[0], failed[unknown[0]].error or "", self.task_ids, list(failed))
-        for task_id, report in failed.items():
-            published = len(self.task_ids) - len(failed)
-            rest = f"; {published} of the {len(self.task_ids)} calls were published" if published else ""
+            raise SubmitUnknown(*unknown[0], self.task_ids, [task_id for task_id, _ in failed])
+        for task_id, report in failed:
+            published = len(self.tasks) - len(failed)
+            rest = f"; {published} of the {len(self.tasks)} calls were published" if published else ""
             raise SubmitError(f"Kafka refused task {task_id!r}: {report.error}{rest}")
 
 
-class Together:
-    """Writes of many threads at the same time, as one: while one is under way the next ones gather (group commit)."""
+class Awaited(Sent):
+    """The same for a coroutine: no thread waits."""
 
-    def __init__(self, write: Callable[[Sequence[NewTask]], None]) -> None:
-        self._write = write
-        self._gathering = _Portion()
-        self._guard = threading.Lock()
-        self._under_way = threading.Lock()
+    def __init__(self, tasks: list[Envelope], topics: list[str], messages: list[Message]) -> None:
+        super().__init__(tasks, topics, messages)
+        self.done: Future[None] = Future()
 
-    def write(self, tasks: Sequence[NewTask]) -> None:
-        """Return when these are written; raises what the write raised."""
-        with self._guard:
-            mine = self._gathering
-            mine.tasks += tasks
-        with self._under_way:
-            if not mine.written:
-                with self._guard:
-                    self._gathering = _Portion()
-                mine.written = True
-                try:
-                    self._write(mine.tasks)
-                except LedgerUnavailable as error:
-                    mine.error = error
-        if mine.error is not None:
-            raise mine.error
+    def over(self) -> None:
+        self.done.set_result(None)
 
 
-@dataclass
-class _Portion:
-    tasks: list[NewTask] = field(default_factory=list)
-    written: bool = False
-    error: LedgerUnavailable | None = None
+class Group:
+    """What several callers have sent together."""
+
+    def __init__(self, members: Sequence[Sent], flight: Flight) -> None:
+        self.flight = flight
+        self.tasks: list[Envelope] = []
+        self.topics: list[str] = []
+        self.at_mono = time.monotonic()
+        self.fresh: list[int] = []  # places of those that have their report and no QUEUED record
+        self.unrecorded = False
+        for sent in members:
+            sent.travels(flight, len(self.tasks))
+            self.tasks += sent.tasks
+            self.topics += sent.topics
+
+    def new(self) -> list[NewTask]:
+        """What the ledger is told of the fresh ones."""
+        found = []
+        for at in self.fresh:
+            task, report = self.tasks[at], self.flight.reports[at]
+            if report is None or report.error:
+                continue
+            # What waits lies in no partition of Q yet.
+            partition, offset = (-1, -1) if task.not_before_ms else (report.partition, report.offset)
+            found.append(
+                NewTask(
+                    task.task_id, task.task_type, self.topics[at], partition, offset, task.queued_at_ms,
+                    task.task_tries, task.not_before_ms,
+                )
+            )  # fmt: skip
+        return found
 
 
 class Publisher:
-    """Calls to records in Kafka, then to QUEUED records in the ledger."""
+    """Calls to records in Kafka, then to QUEUED records in the ledger. Callable from any thread."""
 
     def __init__(
         self, broker: Broker, ledger: Ledger, layout: Layout, limit_bytes: int, first_turn: int | None = None
     ) -> None:
         self.unrecorded: set[str] = set()  # Kafka has them, their QUEUED record could not be written
         self._broker = broker
-        self._together = Together(ledger.queued)
+        self._ledger = ledger
         self._layout = layout
         self._limit_bytes = limit_bytes
-        self._producer: Producer = broker.producer()
+        self._sender = broker.sender()
+        self._together = Together(self._send, self._finish)
+        self._queues: dict[str, QueueTopics] = {}
         self._turns: dict[str, tuple[int, float]] = {}  # partitions of a topic, and until when that is fresh
         # Many short-lived clients must not all begin at partition 0.
         self._counter = itertools.count(random.randrange(1 << 16) if first_turn is None else first_turn)
@@ -141,52 +163,74 @@ class Publisher:
             InvalidArguments: The id cannot be used, the start is too far away, or a worker would not take the envelope.
             TooLarge: Over the size limit.
         """
-        task_id, now_ms = call.options.task_id or uuid.uuid4().hex, time.time_ns() // 1_000_000
+        return self._prepare(call)[0]
+
+    def _prepare(self, call: Call) -> tuple[Envelope, bytes]:
+        options, now_ms = call.options, time.time_ns() // 1_000_000
         try:
-            start_ms = not_before_ms(call.options.delay_s, call.options.at_ms, now_ms)
+            start_ms = not_before_ms(options.delay_s, options.at_ms, now_ms)
         except ValueError as error:
             raise InvalidArguments(call.task_type, str(error)) from error
         envelope = Envelope(
-            task_id=task_id,
+            task_id=options.task_id or os.urandom(16).hex(),
             task_type=call.task_type,
             task_args=msgspec.Raw(call.args),
             task_kwargs=msgspec.Raw(call.kwargs),
             task_tries=call.tries,
             queued_at_ms=now_ms,
-            max_attempts=call.options.max_attempts,
+            max_attempts=options.max_attempts,
             not_before_ms=start_ms,
         )
         problem = codec.problem_of(envelope)
         if problem:
             raise InvalidArguments(call.task_type, problem)
-        size_bytes = len(codec.encode(envelope))
-        if size_bytes > self._limit_bytes:
-            raise TooLarge(size_bytes, self._limit_bytes)
-        return envelope
+        data = codec.encode(envelope)
+        if len(data) > self._limit_bytes:
+            raise TooLarge(len(data), self._limit_bytes)
+        return envelope, data
 
-    def send(self, calls: Sequence[Call]) -> Sent:
-        """Give calls to the producer. What is wrong with any of them is found before the first is sent."""
+    def publish(self, calls: Sequence[Call]) -> Sent:
+        """Send calls and wait for Kafka's reports and the QUEUED records.
+
+        What is wrong with any of them is raised before the first is sent; what Kafka says is for `Sent.check`.
+        """
+        sent = Sent(*self._load(calls))
+        if calls:
+            self._together.do(sent)
+        return sent
+
+    def begin(self, calls: Sequence[Call]) -> Awaited:
+        """Send calls like `publish`, and wait for nothing."""
+        sent = Awaited(*self._load(calls))
+        if calls:
+            self._together.start(sent)
+        else:
+            sent.over()
+        return sent
+
+    def _load(self, calls: Sequence[Call]) -> tuple[list[Envelope], list[str], list[Message]]:
+        """The calls as envelopes, the queues they go to, and the messages that carry them."""
         chosen = [call.options.task_id for call in calls if call.options.task_id is not None]
         if len(chosen) != len(set(chosen)):
             raise InvalidArguments(calls[0].task_type, "a task_id names one task; submit several without it")
-        tasks = [self.prepare(call) for call in calls]
-        queues = [self._layout.queue(call.options.queue) for call in calls]
-        partitions = [self._partition(topics, call.options.key) for topics, call in zip(queues, calls, strict=True)]
-        sent = Sent(tasks, [topics.tasks for topics in queues])
-        if not tasks:
-            sent.done.set_result(None)
-        for call, task, topics, partition in zip(calls, tasks, queues, partitions, strict=True):
-            key = None if call.options.key is None else call.options.key.encode()
-            message = (
-                delayed(task, key, {}, topics)
+        prepared = [self._prepare(call) for call in calls]
+        queues = [self._queue(call.options.queue) for call in calls]
+        messages = []
+        for call, (task, data), topics in zip(calls, prepared, queues, strict=True):
+            key, partition = call.options.key, self._partition(topics, call.options.key)
+            record_key = None if key is None else key.encode()
+            messages.append(
+                delayed(task, record_key, {}, topics)
                 if task.not_before_ms
-                else Message(topics.tasks, codec.encode(task), key, partition)
+                else Message(topics.tasks, data, record_key, partition)
             )
-            self._send(sent, task.task_id, message)
-        return sent
+        return [task for task, _ in prepared], [topics.tasks for topics in queues], messages
 
-    def _send(self, sent: Sent, task_id: str, message: Message) -> None:
-        self._producer.produce(message, lambda report: sent.report(task_id, report))
+    def _queue(self, name: str) -> QueueTopics:
+        topics = self._queues.get(name)
+        if topics is None:
+            topics = self._queues[name] = self._layout.queue(name)
+        return topics
 
     def _partition(self, topics: QueueTopics, key: str | None) -> int | None:
         """The next partition in turn; with a key the key decides."""
@@ -198,29 +242,34 @@ class Publisher:
             self._turns[topics.tasks] = count, time.monotonic() + PARTITIONS_FRESH_S
         return None if key is not None else next(self._counter) % count
 
-    def record(self, sent: Sent) -> None:
-        """Write the QUEUED records. A ledger that is down delays the view and fails nothing."""
-        if time.monotonic() - sent.at_mono > LATE_QUEUED_S:
+    def _send(self, members: list[Sent]) -> Group:
+        """A group's turn: until Kafka has it, or enough of it for a first write."""
+        group = Group(members, self._sender.send([message for sent in members for message in sent.messages]))
+        group.fresh = self._sender.wait(group.flight, PATIENCE_S, WORTH)
+        return group
+
+    def _finish(self, group: Group) -> None:
+        """Wait for what is still on its way, and write the QUEUED records of what has arrived."""
+        self._record(group)
+        while not group.flight.landed and (left_s := group.at_mono + REPORT_S - time.monotonic()) > 0:
+            group.fresh = self._sender.wait(group.flight, left_s, WORTH)
+            self._record(group)
+
+    def _record(self, group: Group) -> None:
+        """Write QUEUED records. A ledger that is down delays the view and fails nothing."""
+        if time.monotonic() - group.at_mono > LATE_QUEUED_S:
             return
-        new = [
-            NewTask(
-                task.task_id,
-                task.task_type,
-                topic,
-                # What waits lies in no partition of Q yet.
-                -1 if task.not_before_ms else sent.reports[task.task_id].partition,
-                -1 if task.not_before_ms else sent.reports[task.task_id].offset,
-                task.queued_at_ms,
-                task.task_tries,
-                task.not_before_ms,
-            )
-            for task, topic in zip(sent.tasks, sent.topics, strict=True)
-        ]
+        new = group.new()
+        if not new:
+            return
         try:
-            self._together.write(new)
+            if not group.unrecorded:
+                self._ledger.queued(new)
+                return
         except LedgerUnavailable as error:
-            log.warning("%d task(s) are published; their QUEUED record is late: %s", len(new), error)
-            self.unrecorded.update(sent.task_ids)
+            log.warning("task(s) are published; their QUEUED record is late: %s", error)
+        group.unrecorded = True  # so the rest is not tried: each try may take seconds
+        self.unrecorded.update([task.task_id for task in new])
 
     def close(self) -> None:
-        self._producer.close(REPORT_S)
+        self._sender.close(REPORT_S)

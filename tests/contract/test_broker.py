@@ -1,6 +1,7 @@
 """What every broker does with topics, messages and readers."""
 
 import contextlib
+import threading
 import time
 
 import pytest
@@ -236,6 +237,57 @@ def test_a_callback_that_fails_keeps_no_report_from_others(
         eventually(lambda: len(caplog.records) == 2, 30)
     (report,) = broker.send(b"x")
     assert report.error is None
+
+
+def test_a_sender_has_a_report_for_each_message_and_keeps_their_order(broker: BrokerBench) -> None:
+    broker.create(2)
+    sender = broker.broker.sender()
+    messages = [Message(broker.topic, b"%d" % at, partition=at % 2) for at in range(2_000)]
+    flight = sender.send(messages)
+    first = sender.wait(flight, 30, enough=10)
+    assert len(first) >= 10
+    rest = sender.wait(flight, 30)
+    assert sorted(first + rest) == list(range(2_000))
+    assert flight.landed
+    records = read(broker, {0: 0, 1: 0}, 2_000)
+    lies = {(record.partition, record.offset): record.value for record in records}
+    reports = [report for report in flight.reports if report]
+    assert [lies[report.partition, report.offset] for report in reports] == [message.value for message in messages]
+    assert [report.offset for report in reports] == [at // 2 for at in range(2_000)]
+    assert sender.close(10) == 0
+
+
+def test_what_a_sender_may_not_send_is_told_and_the_rest_is_sent(broker: BrokerBench) -> None:
+    broker.create()
+    sender = broker.broker.sender()
+    sizes = [1, 5_000_000, 1, 3_000_000, 1]  # too large for the client, and for the topic
+    flight = sender.send([Message(broker.topic, bytes(size), partition=0) for size in sizes])
+    sender.wait(flight, 30)
+    assert [report.refused if report else None for report in flight.reports] == [False, True, False, True, False]
+    assert sender.wait(sender.send([]), 30) == []
+    assert sender.close(10) == 0
+
+
+def test_many_threads_wait_at_one_sender_each_for_its_own(broker: BrokerBench) -> None:
+    broker.create(4)
+    sender = broker.broker.sender()
+    ends: list[list[Report | None]] = []
+
+    def some(partition: int) -> None:
+        for _ in range(25):
+            flight = sender.send([Message(broker.topic, b"x", partition=partition % 4)] * 3)
+            sender.wait(flight, 30)
+            ends.append(flight.reports)
+
+    threads = [threading.Thread(target=some, args=(partition,)) for partition in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(ends) == 200
+    places = {(report.partition, report.offset) for reports in ends for report in reports if report}
+    assert places == {(partition, offset) for partition in range(4) for offset in range(150)}
+    assert sender.close(10) == 0
 
 
 def test_a_reader_reads_everything_behind_the_given_offsets(broker: BrokerBench) -> None:

@@ -13,6 +13,7 @@ from waiting import eventually
 from yadtq.broker import Message, Report, connect
 from yadtq.broker.kafka import KafkaBroker
 from yadtq.broker.kafka.producer import KafkaProducer
+from yadtq.broker.kafka.sender import KafkaSender
 from yadtq.broker.memory import MemoryBroker
 from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.offsets import Position
@@ -167,7 +168,7 @@ class FakeProducer:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaProducer]:
-    monkeypatch.setattr("yadtq.broker.kafka.producer.ck.Producer", FakeProducer)
+    monkeypatch.setattr("yadtq.broker.kafka.client.ck.Producer", FakeProducer)
     monkeypatch.setattr(FakeProducer, "made", [])
     producer = KafkaProducer({})
     yield producer
@@ -206,7 +207,7 @@ def test_a_full_buffer_makes_the_sender_wait_until_reports_make_room(fake: Kafka
 
 
 def test_a_buffer_that_stays_full_is_reported(fake: KafkaProducer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yadtq.broker.kafka.producer.ANSWER_S", 0.05)
+    monkeypatch.setattr("yadtq.broker.kafka.client.ANSWER_S", 0.05)
     FakeProducer.made[0].room = 0
     reports: list[Report] = []
     fake.produce(Message("q", b"x"), reports.append)
@@ -227,6 +228,91 @@ def test_a_callback_that_fails_as_the_producer_closes_costs_nobody_else_a_report
     threading.Timer(0.05, client.answering.set).start()
     assert fake.close(5) == 0
     assert [tag for tag, _ in pairs] == ["y"]
+
+
+@pytest.fixture
+def sender(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaSender]:
+    monkeypatch.setattr("yadtq.broker.kafka.client.ck.Producer", FakeProducer)
+    monkeypatch.setattr(FakeProducer, "made", [])
+    made = KafkaSender({})
+    yield made
+    for client in FakeProducer.made:
+        client.answering.set()
+    assert made.close(5) == 0
+
+
+def test_a_sender_gets_no_report_in_time_and_the_report_that_comes_later_is_its_own(sender: KafkaSender) -> None:
+    (client,) = FakeProducer.made
+    flight = sender.send([Message("q", b"x")] * 2)
+    assert sender.wait(flight, 0.05) == []
+    assert flight.reports == [None, None]
+    client.answering.set()
+    assert sorted(sender.wait(flight, 5)) == [0, 1]
+    assert all(report and report.error and not report.refused for report in flight.reports)
+
+
+def test_a_fatal_error_that_nobody_was_told_of_makes_a_new_client_at_the_next_message(
+    sender: KafkaSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old,) = FakeProducer.made
+    before = sender.send([Message("q", b"a")])
+
+    def fatal(*_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL, "fenced", True))
+
+    monkeypatch.setattr(old, "produce", fatal)
+    flight = sender.send([Message("q", b"b")])
+    _, new = FakeProducer.made
+    assert (len(old), len(new)) == (1, 1)
+    new.answering.set()
+    assert sender.wait(flight, 5) == [0]
+    assert not before.landed
+    old.answering.set()
+    assert sender.wait(before, 5) == [0]
+
+
+def test_a_sender_polls_for_room_in_a_full_buffer(sender: KafkaSender) -> None:
+    (client,) = FakeProducer.made
+    client.room = 1
+    client.answering.set()
+    flight = sender.send([Message("q", b"x")] * 3)
+    assert sorted(sender.wait(flight, 5)) == [0, 1, 2]
+
+
+def test_a_buffer_that_stays_full_costs_a_sender_its_wait_once_and_not_for_each_message(
+    sender: KafkaSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yadtq.broker.kafka.sender.ANSWER_S", 0.05)
+    monkeypatch.setattr("yadtq.broker.kafka.client.ANSWER_S", 30)
+    FakeProducer.made[0].room = 0
+    flight = sender.send([Message("q", b"x")] * 100)
+    assert {report.error for report in flight.reports if report} == {
+        "the producer's buffer is full and Kafka takes nothing"
+    }
+    assert flight.landed
+
+
+def test_while_one_thread_waits_for_what_does_not_come_another_gets_its_own(sender: KafkaSender) -> None:
+    (client,) = FakeProducer.made
+    silent = sender.send([Message("q", b"x")])
+    held, client.waiting = client.waiting, []
+    waiting = threading.Thread(target=sender.wait, args=(silent, 60))
+    waiting.start()
+    client.answering.set()
+    for _ in range(20):
+        flight = sender.send([Message("q", b"y")])
+        assert sender.wait(flight, 30) == [0]
+    assert waiting.is_alive()
+    client.waiting += held
+    waiting.join(30)
+    assert silent.landed
+
+
+def test_a_sender_that_nobody_waits_at_is_polled_all_the_same(
+    sender: KafkaSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yadtq.broker.kafka.sender.MIND_S", 0.01)
+    eventually(lambda: FakeProducer.made[0].polls)
 
 
 # A session that runs out takes 6 s on Kafka; the scenarios with killed workers do that with real processes.

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,8 +12,8 @@ from msgspec.structs import replace
 import yadtq
 from waiting import eventually
 from yadtq.attempt import Attempt
-from yadtq.broker import Message, OnReport, Report
-from yadtq.broker.memory import MemoryBroker, MemoryProducer
+from yadtq.broker import Flight, Message, Report
+from yadtq.broker.memory import MemoryBroker, MemorySender
 from yadtq.errors import Fenced
 from yadtq.ledger import Batch, Beat, Claim, Run
 from yadtq.ledger.memory import MemoryLedger
@@ -223,11 +223,13 @@ def test_no_report_from_kafka_means_unknown_and_names_the_id(world: World) -> No
     world.broker.create_topic("demo", 1, {})
     world.app.ensure_queue("demo")
 
-    class Silent(MemoryProducer):
-        def produce(self, message: Message, on_report: OnReport) -> None:
-            on_report(Report("timed out"))
+    class Silent(MemorySender):
+        def send(self, messages: Sequence[Message]) -> Flight:
+            flight = Flight(len(messages))
+            flight.land(0, Report("timed out"))
+            return flight
 
-    world.broker.producer = lambda: Silent(world.broker)  # type: ignore[method-assign]
+    world.broker.sender = lambda: Silent(world.broker)  # type: ignore[method-assign]
     with pytest.raises(yadtq.SubmitUnknown, match="Submit it again") as caught:
         world.add.using(task_id="mine").submit(1, 2)
     assert caught.value.task_id == "mine"

@@ -28,7 +28,7 @@ from steps import (
 from yadtq.attempt import Ending
 from yadtq.codec import decode_outcome
 from yadtq.layout import HEADER_MARKER, Layout
-from yadtq.publisher import Publisher
+from yadtq.publisher import Publisher, Sent
 from yadtq.states import State
 from yadtq.task import Call, Options
 
@@ -288,7 +288,8 @@ def test_a_late_write_of_a_submit_brings_nothing_back() -> None:
     publisher = Publisher(stage.broker, stage.ledger, Layout(), 1 << 20, 0)
     add = registry_of("add").get("add")
     assert add is not None
-    sent = publisher.send([Call("add", b"[1]", b"{}", Options(queue="q", task_id="t"))])
+    call = Call("add", b"[1]", b"{}", Options(queue="q", task_id="t"))
+    group = publisher._send([Sent(*publisher._load([call]))])
     w0 = joins(stage, "w0")
     claims(w0)
     starts(w0)
@@ -298,6 +299,6 @@ def test_a_late_write_of_a_submit_brings_nothing_back() -> None:
     assert stage.committed() == 1
     stage.clock.turn((DAY_S + 1) * 1000)
     assert stage.ledger.records(["t"]) == [None]
-    sent.at_mono -= 100.0
-    publisher.record(sent)
+    group.at_mono -= 100.0
+    publisher._finish(group)
     assert stage.ledger.records(["t"]) == [None], "it would be QUEUED for ever, and it has ended"

@@ -269,7 +269,7 @@ class Stage:
 
     def publish(self, calls: Iterable[Call]) -> None:
         """Publish calls from this process and wait for Kafka's reports."""
-        self._publisher.send(list(calls)).wait(DEADLINE_S)
+        self._publisher.publish(list(calls)).check()
 
     def partitions_of(self, worker: str) -> Sequence[int]:
         """What a worker's heartbeat says it has; empty while it is DEAD."""

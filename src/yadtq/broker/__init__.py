@@ -3,6 +3,7 @@
 from yadtq.broker.protocol import (
     Broker,
     Consumer,
+    Flight,
     Listener,
     Message,
     OnReport,
@@ -11,6 +12,7 @@ from yadtq.broker.protocol import (
     Reader,
     Record,
     Report,
+    Sender,
     Start,
     TopicPartition,
     ensure_topic,
@@ -20,6 +22,7 @@ from yadtq.settings import Settings
 __all__ = [
     "Broker",
     "Consumer",
+    "Flight",
     "Listener",
     "Message",
     "OnReport",
@@ -28,6 +31,7 @@ __all__ = [
     "Reader",
     "Record",
     "Report",
+    "Sender",
     "Start",
     "TopicPartition",
     "connect",

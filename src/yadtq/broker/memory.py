@@ -8,7 +8,18 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from yadtq.broker.protocol import Listener, Message, OnReport, OnReports, Record, Report, Start, T, TopicPartition
+from yadtq.broker.protocol import (
+    Flight,
+    Listener,
+    Message,
+    OnReport,
+    OnReports,
+    Record,
+    Report,
+    Start,
+    T,
+    TopicPartition,
+)
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
 from yadtq.settings import GroupProtocol
@@ -33,6 +44,9 @@ class MemoryBroker:
 
     def producer(self) -> "MemoryProducer":
         return MemoryProducer(self)
+
+    def sender(self) -> "MemorySender":
+        return MemorySender(self)
 
     def consumer(
         self,
@@ -149,6 +163,25 @@ class MemoryProducer:
 
     def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
         on_reports([(tag, self._broker.append(message)) for message, tag in zip(messages, tags, strict=True)])
+
+    def close(self, timeout_s: float) -> int:  # noqa: ARG002 - nothing is ever under way
+        return 0
+
+
+class MemorySender:
+    """Has all reports at once."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def send(self, messages: Sequence[Message]) -> Flight:
+        flight = Flight(len(messages))
+        for at, message in enumerate(messages):
+            flight.land(at, self._broker.append(message))
+        return flight
+
+    def wait(self, flight: Flight, timeout_s: float, enough: int | None = None) -> list[int]:  # noqa: ARG002
+        return flight.fresh()
 
     def close(self, timeout_s: float) -> int:  # noqa: ARG002 - nothing is ever under way
         return 0

@@ -84,6 +84,54 @@ class Producer(Protocol):
         """Wait for what is under way; return how many messages are still without a report."""
 
 
+class Flight:
+    """Messages under way together, and their reports as they come."""
+
+    __slots__ = ("_landed", "_seen", "reports")
+
+    def __init__(self, count: int) -> None:
+        self.reports: list[Report | None] = [None] * count  # by the place of the message
+        self._landed: list[int] = []  # places, as they came
+        self._seen = 0
+
+    def land(self, at: int, report: Report) -> None:
+        """What became of one message."""
+        self.reports[at] = report
+        self._landed.append(at)
+
+    @property
+    def landed(self) -> bool:
+        """Whether all have a report."""
+        return len(self._landed) == len(self.reports)
+
+    def has(self, enough: int | None) -> bool:
+        """Whether all have a report, or so many that nobody has seen."""
+        return self.landed or (enough is not None and len(self._landed) - self._seen >= enough)
+
+    def fresh(self) -> list[int]:
+        """The places of those that have got a report since this was last asked."""
+        found = self._landed[self._seen :]
+        self._seen += len(found)
+        return found
+
+
+class Sender(Protocol):
+    """Sends messages like a producer, for threads that wait for the reports. Each asks for its own flight."""
+
+    def send(self, messages: Sequence[Message]) -> Flight:
+        """Send; the reports come to those who wait. What goes to one partition goes in this order."""
+
+    def wait(self, flight: Flight, timeout_s: float, enough: int | None = None) -> list[int]:
+        """Wait until all messages have their report, or `enough` have one that was not returned before, or time is up.
+
+        Returns:
+            The places of those that have got a report since the last call.
+        """
+
+    def close(self, timeout_s: float) -> int:
+        """Wait for what is under way; return how many messages are still without a report."""
+
+
 class Listener(Protocol):
     """Told of assignment changes, on the consumer's thread, inside `poll` or `close`."""
 
@@ -143,6 +191,8 @@ class Broker(Protocol):
     """Makes producers, consumers and readers, and answers questions about topics."""
 
     def producer(self) -> Producer: ...
+
+    def sender(self) -> Sender: ...
 
     def consumer(
         self,

@@ -6,7 +6,6 @@ published before are skipped, and an id that slipped through runs once all the s
 """
 
 import argparse
-import contextlib
 import signal
 import sys
 import time
@@ -19,7 +18,6 @@ from types import FrameType
 import msgspec
 
 from yadtq.app import App
-from yadtq.broker import Report
 from yadtq.classic.console import Console, addresses
 from yadtq.classic.lines import BATCH, LINE_BYTES, Line, batches
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable, SubmitError
@@ -157,32 +155,24 @@ class LineProducer:
         """Publish a batch; what has no report is sent again under its id until it has one."""
         while calls:
             try:
-                sent = self._publisher.send(calls)
+                sent = self._publisher.publish(calls)
             except BrokerUnavailable as error:
                 self._console.say(f"{error}; trying again")
                 time.sleep(AGAIN_S)
                 continue
-            with contextlib.suppress(TimeoutError):  # what has no report by then is sent again
-                sent.done.result(REPORT_S)
             calls = self._take(calls, sent)
 
     def _take(self, calls: list[Call], sent: Sent) -> list[Call]:
         """Count what was published; return what has to be sent again."""
         again: list[Call] = []
-        done = Sent([], [])
-        for call, task, topic in zip(calls, sent.tasks, sent.topics, strict=True):
-            report = sent.reports.get(task.task_id, Report("no report"))
+        for call, task, report in zip(calls, sent.tasks, sent.reports, strict=True):
             if report.error is None:
-                done.tasks.append(task)
-                done.topics.append(topic)
-                done.reports[task.task_id] = report
+                self._tally.task_ids.append(task.task_id)
             elif report.refused:
                 self._tally.skipped += 1
                 self._console.say(f"task {task.task_id!r} skipped: Kafka refuses it: {report.error}")
             else:
                 again.append(call)
-        self._publisher.record(done)
-        self._tally.task_ids += done.task_ids
         if again:
             self._console.say(f"{len(again)} task(s) without a report from Kafka, sent again under their ids")
         return again

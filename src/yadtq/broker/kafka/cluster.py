@@ -20,6 +20,7 @@ from yadtq.broker.kafka.producer import KafkaProducer
 from yadtq.broker.kafka.properties import ANSWER_S, client_log
 from yadtq.broker.kafka.reader import KafkaReader
 from yadtq.broker.kafka.records import position_of, where_of
+from yadtq.broker.kafka.sender import KafkaSender
 from yadtq.broker.protocol import Listener, Start, TopicPartition
 from yadtq.errors import BrokerUnavailable, SettingsError
 from yadtq.offsets import Position
@@ -40,7 +41,14 @@ class KafkaBroker:
         self._onlookers: dict[str, ck.Consumer] = {}
 
     def producer(self) -> KafkaProducer:
-        return KafkaProducer({**properties.PRODUCER_PREFERS, **self._config, **properties.PRODUCER})
+        return KafkaProducer(self._producer_config)
+
+    def sender(self) -> KafkaSender:
+        return KafkaSender(self._producer_config)
+
+    @property
+    def _producer_config(self) -> dict[str, Any]:
+        return {**properties.PRODUCER_PREFERS, **self._config, **properties.PRODUCER}
 
     def consumer(
         self,
