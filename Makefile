@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 check: lint
-	$(BIN)/pytest -q tests/unit tests/engine tests/guarantee -m "not real"
+	$(BIN)/pytest -q tests/unit tests/engine tests/guarantee -m "not real and not slow"
 	$(BIN)/pytest -q tests/contract -m "not real and not slow"
 
 test: lint browser

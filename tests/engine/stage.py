@@ -185,9 +185,7 @@ class Player:
         self.producer = self.make_producer()
         self.woken = False
         least_ms = int(settings.lease_s * 1000)
-        self.rebuilder = Rebuilder(
-            stage.broker, ledger, stage.broker.producer(), stage.topics, name, least_ms, telemetry
-        )
+        self.rebuilder = self.make_rebuilder(name, least_ms, telemetry)
         self.identity = Identity(name, settings.lease_s, clock)
 
         def make_runner(sink: Sink) -> ObedientRunner:
@@ -268,6 +266,11 @@ class Player:
     def make_producer(self) -> WatchedProducer:
         return WatchedProducer(self.stage.broker)
 
+    def make_rebuilder(self, name: str, least_ms: int, telemetry: Telemetry) -> Rebuilder:
+        broker = self.stage.broker
+        topics = self.stage.topics
+        return Rebuilder(broker, self.make_ledger(), broker.producer(), topics, name, least_ms, telemetry)
+
     def make_runner(self, sink: Sink, slots: int, solo_slots: int) -> ObedientRunner:
         return ObedientRunner(sink, slots, solo_slots)
 
@@ -324,10 +327,12 @@ class Stage:
     def player(self, name: str = "w1", slots: int = 16, order: Order = "partition", solo_slots: int = 0) -> Player:
         return Player(self, name, slots, order, solo_slots)
 
-    def publish(self, *task_ids: str, task_type: str = "add", partition: int = 0, **fields: object) -> None:
+    def publish(
+        self, *task_ids: str, task_type: str = "add", partition: int = 0, key: bytes | None = None, **fields: object
+    ) -> None:
         for task_id in task_ids:
             envelope = Envelope(task_id=task_id, task_type=task_type, task_args=msgspec.Raw(b"[1]"), **fields)  # type: ignore[arg-type]
-            self.publish_bytes(encode(envelope), partition)
+            self.publish_bytes(encode(envelope), partition, key)
 
     def delay(
         self, *task_ids: str, by_ms: int, partition: int = 0, key: bytes | None = None, generation: int = 0
@@ -347,8 +352,8 @@ class Stage:
             report = self.broker.append(msgspec.structs.replace(message, partition=partition))
             assert report.error is None
 
-    def publish_bytes(self, data: bytes, partition: int = 0) -> None:
-        report = self.broker.append(Message(self.topics.tasks, data, partition=partition))
+    def publish_bytes(self, data: bytes, partition: int = 0, key: bytes | None = None) -> None:
+        report = self.broker.append(Message(self.topics.tasks, data, key, partition))
         assert report.error is None
 
     def lease_over(self, *survivors: Player) -> None:

@@ -97,6 +97,11 @@ class Books:
         self.excused.update(in_hand)
         return len(in_hand)
 
+    def commits_lost(self) -> None:
+        """The group's offsets were forgotten: everything is read again, and commits begin anew."""
+        self._covered.clear()
+        self._committed.clear()
+
     @property
     def repeats(self) -> Counter[str]:
         """How often each task ran beyond what its verdicts asked for."""

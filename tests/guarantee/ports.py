@@ -4,22 +4,24 @@ Every call of a port is two points, one before and one after the port has done i
 it may raise `Crashed` (the process is gone) or say that the call fails.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ParamSpec, TypeVar
 
 from books import Books
 from stage import WatchedProducer
 
-from yadtq.broker import Message, OnReports, Report, TopicPartition
-from yadtq.broker.memory import MemoryBroker, MemoryConsumer
+from yadtq.broker import Message, OnReports, Record, Report, TopicPartition
+from yadtq.broker.memory import MemoryBroker, MemoryConsumer, MemoryReader
 from yadtq.broker.protocol import Listener
-from yadtq.errors import LedgerUnavailable
-from yadtq.layout import QueueTopics
-from yadtq.ledger import Answers, Batch, DueIndex
+from yadtq.codec import OutcomeRecord
+from yadtq.errors import BrokerUnavailable, LedgerUnavailable
+from yadtq.layout import HEADER_MARKER, QueueTopics
+from yadtq.ledger import Answers, Batch, DueIndex, Errand, Held
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.offsets import Position
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class Crashed(BaseException):
@@ -48,6 +50,36 @@ class ToLedger:
     @property
     def due(self) -> "ToIndex":
         return ToIndex(self._ledger.due, self._faults)
+
+    # The rebuild: each of its steps at the ledger is a point of its own name.
+
+    def register(self, topic: str, worker: str, incarnation: str, attempts: Sequence[Held]) -> int | None:
+        return self._step("register", self._ledger.register, topic, worker, incarnation, attempts)
+
+    def take(self, topic: str, token: str, least_ms: int) -> Errand:
+        return self._step("take", self._ledger.take, topic, token, least_ms)
+
+    def allot(self, topic: str, token: str, floor: int) -> int | None:
+        return self._step("allot", self._ledger.allot, topic, token, floor)
+
+    def restore(
+        self, topic: str, token: str, outcomes: Sequence[OutcomeRecord], *, absent_only: bool = False
+    ) -> int | None:
+        return self._step("restore", self._ledger.restore, topic, token, outcomes, absent_only=absent_only)
+
+    def open(self, topic: str, token: str, epoch: int, batches: int) -> bool:
+        return self._step("open", self._ledger.open, topic, token, epoch, batches)
+
+    def drop(self, topic: str, token: str) -> None:
+        self._step("drop", self._ledger.drop, topic, token)
+
+    def _step(self, what: str, move: Callable[P, T], *arguments: P.args, **names: P.kwargs) -> T:
+        if self._faults.at(f"before {what}"):
+            raise LedgerUnavailable("it did not get there")
+        answer = move(*arguments, **names)
+        if self._faults.at(f"after {what}"):
+            raise LedgerUnavailable("the reply was lost")
+        return answer
 
     def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
         what = "+".join(name for name in ("accepts", "seals", "releases", "claims") if getattr(batch, name))
@@ -99,7 +131,7 @@ class ToKafka(WatchedProducer):
 
     def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
         for message, tag in zip(messages, tags, strict=True):
-            what = self._names[message.topic] if message.value is not None else "tombstone"
+            what = self._name_of(message)
             if self._faults.at(f"before {what}"):
                 on_reports([(tag, Report("it did not get there"))])
                 continue
@@ -109,6 +141,41 @@ class ToKafka(WatchedProducer):
                 on_reports([(tag, Report("no report in time") if lost else report)])
 
             self.produce(message, report)
+
+    def _name_of(self, message: Message) -> str:
+        if HEADER_MARKER in message.headers:
+            return "marker"
+        return self._names[message.topic] if message.value is not None else "tombstone"
+
+
+class ToOutcomes:
+    """A rebuilder's way to what Kafka has; what it has no word for goes straight on."""
+
+    def __init__(self, broker: MemoryBroker, faults: Faults) -> None:
+        self._broker = broker
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._broker, name)
+
+    def reader(self) -> "Reading":
+        return Reading(self._broker, self._faults)
+
+
+class Reading(MemoryReader):
+    """One reading of outcomes."""
+
+    def __init__(self, broker: MemoryBroker, faults: Faults) -> None:
+        super().__init__(broker)
+        self._faults = faults
+
+    def poll(self, timeout_s: float, most: int) -> list[Record]:
+        if self._faults.at("before read"):
+            raise BrokerUnavailable("it did not get there")
+        records = super().poll(timeout_s, most)
+        if self._faults.at("after read"):
+            raise BrokerUnavailable("the answer was lost")
+        return records
 
 
 class ToGroup:
