@@ -59,6 +59,7 @@ class Step(NamedTuple):
     kind: Literal["fire", "bury", "dead"]  # an envelope to Q, its tombstone, a dead letter
     where: TopicPartition
     key: str
+    offset: int  # of the record in `Q.delayed` that it is about
     message: Message
 
 
@@ -96,7 +97,7 @@ class Scheduler(Service):
         self._shelves: dict[TopicPartition, Shelf] = {}
         self._reports: queue.SimpleQueue[list[tuple[Step, Report]]] = queue.SimpleQueue()
         self._under_way = 0  # envelopes and tombstones without a report
-        self._leaving: dict[TopicPartition, list[str]] = {}  # to be taken out of the index, of whatever partition
+        self._leaving: dict[TopicPartition, list[tuple[str, int]]] = {}  # what leaves the index, of any partition
         self._failed: list[Step] = []  # dead letters that Kafka did not take
         self._failed_mono = 0.0  # when they are sent again
         self._again_mono = 0.0  # a store did not answer: not before
@@ -224,7 +225,7 @@ class Scheduler(Service):
             envelope.task_tries,
             envelope.not_before_ms,
         )
-        return Waiting(key, task, envelope.generation, record.value, record.headers)
+        return Waiting(key, task, envelope.generation, record.value, record.headers, record.offset)
 
     def _heard(self, shelf: Shelf, look: Look, expected: int) -> bool:
         """Take what the index says of a partition; False: it did nothing."""
@@ -246,7 +247,7 @@ class Scheduler(Service):
         letter = dead_letter(record, self._topics, reason, None)
         self._telemetry.tell(Event("dead_lettered", record.partition, record.offset, detail=reason))
         # Not waited for: it still lies there, and an index that is read anew finds it again.
-        self._send([Step("dead", record.where, "", letter)])
+        self._send([Step("dead", record.where, "", record.offset, letter)])
 
     def _commit(self, consumer: Consumer) -> None:
         """For whoever looks at the group's lag; where a partition is read on is said by the index alone."""
@@ -289,12 +290,12 @@ class Scheduler(Service):
     def _step(self, where: TopicPartition, entry: Due) -> Step:
         if entry.over:
             self._tell("unfired", where, entry.key)
-            return self._tombstone(where, entry.key)
-        record = Record(where.topic, where.partition, -1, entry.value, headers=entry.headers)
-        return Step("fire", where, entry.key, due(record, self._topics, self._next_partition()))
+            return self._tombstone(where, entry.key, entry.offset)
+        record = Record(where.topic, where.partition, entry.offset, entry.value, headers=entry.headers)
+        return Step("fire", where, entry.key, entry.offset, due(record, self._topics, self._next_partition()))
 
-    def _tombstone(self, where: TopicPartition, key: str) -> Step:
-        return Step("bury", where, key, tombstone(key.encode(), where.partition, self._topics))
+    def _tombstone(self, where: TopicPartition, key: str, offset: int) -> Step:
+        return Step("bury", where, key, offset, tombstone(key.encode(), where.partition, self._topics))
 
     def _next_partition(self) -> int:
         if self._clock.mono_s() >= self._fresh_until:
@@ -326,9 +327,9 @@ class Scheduler(Service):
         self._telemetry.answered("Kafka")
         if step.kind == "fire":
             self._tell("fired", step.where, step.key, report.partition, report.offset)
-            return [self._tombstone(step.where, step.key)]
+            return [self._tombstone(step.where, step.key, step.offset)]
         if step.kind == "bury":
-            self._leaving.setdefault(step.where, []).append(step.key)
+            self._leaving.setdefault(step.where, []).append((step.key, step.offset))
         return []
 
     def _not_taken(self, step: Step, report: Report) -> list[Step]:
@@ -347,8 +348,8 @@ class Scheduler(Service):
     def _take_out(self) -> None:
         """Also of partitions that have gone meanwhile: whoever has them need not fire what has fired."""
         while self._leaving:
-            where, keys = next(iter(self._leaving.items()))
-            self._index.remove(self._topics.tasks, where.partition, keys)
+            where, entries = next(iter(self._leaving.items()))
+            self._index.remove(self._topics.tasks, where.partition, entries)
             del self._leaving[where]
 
     def _tell(self, kind: str, where: TopicPartition, key: str, partition: int = -1, offset: int = -1) -> None:

@@ -18,9 +18,11 @@ from yadtq.states import State
 HEADERS = {"trace": b"\xff\x00", "yadtq-key": b"k"}
 
 
-def waiting(task_id: str, due_ms: int, generation: int = 0, value: bytes = b"{}", queued_at_ms: int = 0) -> Waiting:
+def waiting(
+    task_id: str, due_ms: int, generation: int = 0, value: bytes = b"{}", queued_at_ms: int = 0, offset: int = 3
+) -> Waiting:
     task = NewTask(task_id, "add", "q", -1, -1, queued_at_ms, 0, due_ms)
-    return Waiting(f"{generation}:{task_id}", task, generation, value, HEADERS)
+    return Waiting(f"{generation}:{task_id}", task, generation, value, HEADERS, offset)
 
 
 def keys_of(look: Look) -> list[str]:
@@ -42,11 +44,20 @@ def test_an_entry_is_due_at_its_time_and_not_before(bench: Bench, index: DueInde
     assert list(look.due) == [] or bench.now_ms() >= due_ms
     bench.pass_ms(301)
     look = index.look("q", {1: 8}, 10)[1]
-    assert look.due == [Due("0:a", False, b"{}", HEADERS)]
+    assert look.due == [Due("0:a", 3, False, b"{}", HEADERS)]
     assert look.wait_ms is None
     assert keys_of(index.look("q", {1: 8}, 10)[1]) == ["0:a"], "it stays until it is taken out"
-    index.remove("q", 1, ["0:a"])
+    index.remove("q", 1, [("0:a", 3)])
     assert index.look("q", {1: 8}, 10)[1] == Look(8, None, [])
+
+
+def test_what_was_written_again_is_not_taken_out_with_what_had_fired(index: DueIndex) -> None:
+    index.put("q", 0, 0, 4, [waiting("a", 1, offset=3)], [])
+    index.put("q", 0, 4, 6, [waiting("a", 1, offset=5)], [])
+    index.remove("q", 0, [("0:a", 3), ("0:b", 3)])
+    assert [(entry.key, entry.offset) for entry in index.look("q", {0: 6}, 10)[0].due] == [("0:a", 5)]
+    index.remove("q", 0, [("0:a", 5)])
+    assert index.places("q", [0]) == [(6, 0)]
 
 
 def test_bytes_come_back_as_they_were(index: DueIndex) -> None:
@@ -69,7 +80,7 @@ def test_one_answer_carries_so_many_bytes_and_at_least_one_entry(index: DueIndex
         "q", 0, 0, 5, [waiting("a", 1, value=big * 3), waiting("b", 2, value=big), waiting("c", 3, value=big)], []
     )
     assert keys_of(index.look("q", {0: 5}, 10)[0]) == ["0:a"]
-    index.remove("q", 0, ["0:a"])
+    index.remove("q", 0, [("0:a", 3)])
     assert keys_of(index.look("q", {0: 5}, 10)[0]) == ["0:b"]
 
 
@@ -207,7 +218,8 @@ NAMES = st.sampled_from(["a", "b", "c", "é:ß"])
 PARTITIONS = st.integers(0, 1)
 GENERATIONS = st.integers(0, 2)
 TIMES = st.sampled_from([1, 2, 3, 2**52])
-ENTRIES = st.lists(st.tuples(NAMES, GENERATIONS, TIMES, st.binary(max_size=3)), max_size=4)
+OFFSETS = st.integers(0, 1)
+ENTRIES = st.lists(st.tuples(NAMES, GENERATIONS, TIMES, st.binary(max_size=3), OFFSETS), max_size=4)
 KEYS = st.lists(st.tuples(NAMES, GENERATIONS).map(lambda at: f"{at[1]}:{at[0]}"), max_size=3, unique=True)
 
 
@@ -248,7 +260,8 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule(partition=PARTITIONS, rows=ENTRIES, over=KEYS, step=st.integers(0, 3), lag=st.sampled_from([0, 0, 0, 1, -1]))
     def put(self, partition: int, rows: Sequence[Any], over: list[str], step: int, lag: int) -> None:
-        entries = {at.key: at for at in (waiting(name, due, gen, value or b"{}") for name, gen, due, value in rows)}
+        made = (waiting(name, due, gen, value or b"{}", offset=at) for name, gen, due, value, at in rows)
+        entries = {entry.key: entry for entry in made}
         over = [key for key in over if key not in entries]
         present = self.naive.upto[partition]
         look = self.index.put("q", partition, present + lag, present + step, list(entries.values()), over)
@@ -256,11 +269,13 @@ class IndexMachine(RuleBasedStateMachine):
             self.naive.put(partition, present + step, entries, over)
         assert look.upto == self.naive.upto[partition]
 
-    @rule(partition=PARTITIONS, keys=KEYS)
-    def remove(self, partition: int, keys: list[str]) -> None:
-        self.index.remove("q", partition, keys)
-        for key in keys:
-            self.naive.entries[partition].pop(key, None)
+    @rule(partition=PARTITIONS, keys=KEYS, offset=OFFSETS)
+    def remove(self, partition: int, keys: list[str], offset: int) -> None:
+        self.index.remove("q", partition, [(key, offset) for key in keys])
+        entries = self.naive.entries[partition]
+        self.naive.entries[partition] = {
+            key: entry for key, entry in entries.items() if key not in keys or entry.offset != offset
+        }
 
     @rule(most=st.integers(1, 4))
     def look(self, most: int) -> None:

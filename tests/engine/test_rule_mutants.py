@@ -155,7 +155,7 @@ def tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
         really(self, steps)
         for step in steps:
             if step.kind == "fire":
-                self._producer.produce(self._tombstone(step.where, step.key).message, lambda _: None)
+                self._producer.produce(self._tombstone(step.where, step.key, step.offset).message, lambda _: None)
 
     patch.setattr(Scheduler, "_send", send)
 

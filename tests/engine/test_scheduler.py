@@ -252,6 +252,24 @@ def test_a_tombstone_is_not_sent_before_the_envelope_is_acknowledged(stage: Stag
     assert (unburied(stage), in_index(stage)) == (set(), 0)
 
 
+def test_a_retry_that_is_written_again_behind_its_tombstone_gets_one_of_its_own(stage: Stage, worker: Player) -> None:
+    """Its worker died between the retry and its seal, the retry fired meanwhile, and the next owner writes it again."""
+    stage.delay("a", by_ms=1_000)
+    worker.schedule(3)
+    stage.clock.turn(1_000)
+    worker.schedule()
+    worker.producer.hold = True
+    worker.schedule()
+    worker.producer.let_go()  # Kafka has the tombstone, and the scheduler has not heard of it
+    assert unburied(stage) == set()
+    again = stage.lying_in(stage.topics.delayed)[0]
+    stage.broker.append(Message(stage.topics.delayed, again.value, again.key, 0, again.headers))
+    worker.schedule(6)
+    assert (unburied(stage), in_index(stage)) == (set(), 0)
+    worker.work()
+    assert worker.runner.history == [("a", 1)]
+
+
 @pytest.mark.parametrize("fails", [1, 2, 3])
 def test_what_kafka_does_not_take_is_fired_again(stage: Stage, worker: Player, fails: int) -> None:
     stage.delay("a", by_ms=1_000)

@@ -23,12 +23,14 @@ class Waiting(NamedTuple):
     generation: int
     value: bytes
     headers: Mapping[str, bytes]
+    offset: int  # where it lies in its partition of `Q.delayed`
 
 
 class Due(NamedTuple):
     """An entry whose time has come."""
 
     key: str
+    offset: int
     over: bool  # T1: its task is sealed or its generation has passed: not to be fired
     value: bytes = b""
     headers: Mapping[str, bytes] = {}
@@ -72,5 +74,8 @@ class DueIndex(Protocol):
         expected: The position of each partition; where it is another one, the answer says so and nothing else.
         """
 
-    def remove(self, topic: str, partition: int, keys: Sequence[str]) -> None:
-        """Take out entries whose firing is over."""
+    def remove(self, topic: str, partition: int, entries: Sequence[tuple[str, int]]) -> None:
+        """Take out entries whose firing is over, each by key and offset.
+
+        What was written again under its key meanwhile lies elsewhere and stays: its tombstone is still to come.
+        """

@@ -100,11 +100,12 @@ class MemoryDueIndex:
     def _due(self, entry: Waiting, now: int) -> Due:
         record = self._find(entry.task.task_id, now)
         if record is not None and (record.sealed or record.generation > entry.generation):  # T1
-            return Due(entry.key, over=True)
-        return Due(entry.key, False, entry.value, dict(entry.headers))
+            return Due(entry.key, entry.offset, over=True)
+        return Due(entry.key, entry.offset, False, entry.value, dict(entry.headers))
 
-    def remove(self, topic: str, partition: int, keys: Sequence[str]) -> None:
+    def remove(self, topic: str, partition: int, entries: Sequence[tuple[str, int]]) -> None:
         with self._move():
             index = self.indexes.get((topic, partition), Index())
-            for key in keys:
-                index.entries.pop(key, None)
+            for key, offset in entries:
+                if key in index.entries and index.entries[key].offset == offset:
+                    del index.entries[key]

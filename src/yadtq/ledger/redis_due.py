@@ -36,7 +36,7 @@ class RedisDueIndex:
         layout = self._layout
         rows = [_row(entry) for entry in waiting]
         value = _encode((self._task_key, expected, upto, self._oldest_ms, rows, over))
-        blobs = [_encode((entry.value, dict(entry.headers))) for entry in waiting]
+        blobs = [_blob(entry) for entry in waiting]
         keys = [layout.epoch(topic), *self._keys(topic, partition), layout.read(topic)]
         (reply,) = self._scripts([("due_put", keys, [value, *blobs])])
         return _look(reply)
@@ -55,8 +55,8 @@ class RedisDueIndex:
         )
         return {partition: _look(reply) for partition, reply in zip(expected, replies, strict=True)}
 
-    def remove(self, topic: str, partition: int, keys: Sequence[str]) -> None:
-        self._scripts([("due_remove", self._keys(topic, partition), [_encode(keys)])])
+    def remove(self, topic: str, partition: int, entries: Sequence[tuple[str, int]]) -> None:
+        self._scripts([("due_remove", self._keys(topic, partition), [_encode(entries)])])
 
     def _keys(self, topic: str, partition: int) -> list[str]:
         return [self._layout.due(topic, partition), self._layout.waiting(topic, partition)]
@@ -66,6 +66,11 @@ def _row(entry: Waiting) -> tuple[Any, ...]:
     t = entry.task
     where = (t.topic, t.partition, t.offset)
     return (entry.key, t.not_before_ms, entry.generation, t.task_id, t.task_type, *where, t.queued_at_ms, t.tries)
+
+
+def _blob(entry: Waiting) -> bytes:
+    """The offset, for the scripts, and the bytes, which only Python reads: the server's msgpack has no such type."""
+    return b"%d:" % entry.offset + _encode((entry.value, dict(entry.headers)))
 
 
 def _look(reply: Any) -> Look:
@@ -80,7 +85,8 @@ def _look(reply: Any) -> Look:
 
 
 def _due(key: bytes, entry: bytes) -> Due:
-    if not entry:
-        return Due(key.decode(), over=True)
-    value, headers = _entry(entry)
-    return Due(key.decode(), False, value, headers)
+    offset, _, blob = entry.partition(b":")
+    if not blob:
+        return Due(key.decode(), int(offset), over=True)
+    value, headers = _entry(blob)
+    return Due(key.decode(), int(offset), False, value, headers)

@@ -2,8 +2,8 @@
 -- May run twice: the second time the position is another one, and nothing is done.
 -- KEYS: epoch, due (sorted set), waiting (hash), read mark of the queue.
 -- ARGV: one msgpack array (redis_due.py): key of a task without its id, expected position, new position, age in ms from
--- which an absent record is no free pass, entries to take in (an array each), keys to take out; then the bytes of each
--- entry, an argument each: the server's msgpack knows no type for bytes.
+-- which an absent record is no free pass, entries to take in (an array each), keys to take out; then offset and bytes
+-- of each entry, an argument each: the server's msgpack knows no type for bytes.
 local task_key, expected, upto, oldest_ms, entries, over = unpack(cmsgpack.unpack(ARGV[1]))
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'WAIT' end           -- R2
 local present = position(KEYS[2], KEYS[3])

@@ -13,3 +13,7 @@ local function wait_ms(due, place)
   local next = redis.call('ZRANGE', due, place, place, 'WITHSCORES')
   return next[2] and math.max(tonumber(next[2]) - now, 0) or -1
 end
+
+-- Where an entry lies in its partition of `Q.delayed`; nothing where there is none. An entry is its offset, a colon, and
+-- bytes that only the client reads (redis_due.py).
+local function offset_of(entry) return entry and tonumber(string.match(entry, '^%d+')) end
