@@ -251,9 +251,12 @@ class Publisher:
     def _finish(self, group: Group) -> None:
         """Wait for what is still on its way, and write the QUEUED records of what has arrived."""
         self._record(group)
-        while not group.flight.landed and (left_s := group.at_mono + REPORT_S - time.monotonic()) > 0:
+        while group.flight.unseen:  # also where all have landed by now: during the write
+            left_s = max(group.at_mono + REPORT_S - time.monotonic(), 0)
             group.fresh = self._sender.wait(group.flight, left_s, WORTH)
             self._record(group)
+            if not left_s:
+                return
 
     def _record(self, group: Group) -> None:
         """Write QUEUED records. A ledger that is down delays the view and fails nothing."""

@@ -181,6 +181,21 @@ def test_of_a_large_call_what_has_arrived_is_written_while_the_rest_is_on_its_wa
     assert [task_id for part in written for task_id in part] == [handle.task_id for handle in ends]
 
 
+def test_what_arrives_during_the_write_of_the_others_is_written_too(stage: Stage) -> None:
+    written: list[int] = []
+    queued = stage.ledger.queued
+
+    def note(tasks: Sequence[NewTask]) -> None:
+        stage.kafka.let_go()
+        queued(tasks)
+        written.append(len(tasks))
+
+    stage.ledger.queued = note  # type: ignore[method-assign]
+    handles = stage.say.submit_many([("fine",)] * 400 + [("hold",)] * 100)
+    assert written == [400, 100]
+    assert {handle.status() for handle in handles} == {yadtq.State.QUEUED}
+
+
 def test_when_redis_goes_down_in_the_middle_of_a_large_call_it_is_not_asked_again(stage: Stage) -> None:
     asked: list[int] = []
     queued = stage.ledger.queued

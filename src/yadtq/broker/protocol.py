@@ -104,6 +104,11 @@ class Flight:
         """Whether all have a report."""
         return len(self._landed) == len(self.reports)
 
+    @property
+    def unseen(self) -> bool:
+        """Whether there are some that `fresh` has not named yet."""
+        return self._seen < len(self.reports)
+
     def has(self, enough: int | None) -> bool:
         """Whether all have a report, or so many that nobody has seen."""
         return self.landed or (enough is not None and len(self._landed) - self._seen >= enough)

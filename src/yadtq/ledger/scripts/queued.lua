@@ -7,11 +7,15 @@ for _, task in ipairs(tasks) do
   local key = task_key .. task_id
   if redis.call('EXISTS', key) == 0 then
     local set = {'status', not_before_ms > 0 and 'SCHEDULED' or 'QUEUED', 'task_id', task_id, 'task_type', task_type,
-      'topic', topic, 'partition', partition, 'offset', offset, 'queued_at_ms', queued_at_ms, 'attempts', tries}
-    if not_before_ms > 0 then
-      set[#set + 1] = 'not_before_ms'
-      set[#set + 1] = not_before_ms
+      'topic', topic, 'partition', partition, 'offset', offset, 'queued_at_ms', queued_at_ms}
+    local function also(name, value)                                  -- 0 where it is left out: a field costs 1 us
+      if value > 0 then
+        set[#set + 1] = name
+        set[#set + 1] = value
+      end
     end
+    also('attempts', tries)
+    also('not_before_ms', not_before_ms)
     redis.call('HSET', key, unpack(set))
   end
 end
