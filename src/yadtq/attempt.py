@@ -46,6 +46,7 @@ class Ending(StrEnum):
     REJECTED = "rejected"  # it said, or its policy says, that running again would not help
     SNOOZED = "snoozed"  # it asked to be run again after a while
     DIED = "died"  # the process that ran it ended under it; error_log says how
+    LOST = "lost"  # it ended, and the process that ran it did too before anybody heard how; error_log says how
     TIMED_OUT = "timed out"  # it ran longer than its time limit, and its process was killed
 
 

@@ -109,6 +109,7 @@ class Verdict(NamedTuple):
     wait_s: float = 0.0  # before the next claim, with QUEUED and SCHEDULED
     failed: bool = False  # the code failed: charged against max_attempts
     died: bool = False  # the process that ran it ended: charged against MAX_DEATHS
+    lost: bool = False  # and the code had come to its end before: charged all the same, and told as what it is
 
     @property
     def charged(self) -> bool:
@@ -148,9 +149,11 @@ def decide(
             if wait_s is None:
                 wait_s = chance * min(policy.cap_s, policy.base_s * 2.0 ** min(failures, 64))  # 2.0**1024 is an error
             return _later(wait_s, log, in_place, failed=True)
-        case Ending.DIED:
-            # C7: what follows is a full claim. A poisonous task must not go on for ever.
-            return Verdict(State.QUEUED if deaths + 1 < MAX_DEATHS else State.FAILED, error_log=log, died=True)
+        case Ending.DIED | Ending.LOST:
+            # C7: what follows is a full claim. A poisonous task must not go on for ever, nor one that leaves behind
+            # what ends its process after it; and a death makes it run alone, where nobody else can be the cause.
+            state = State.QUEUED if deaths + 1 < MAX_DEATHS else State.FAILED
+            return Verdict(state, error_log=log, died=True, lost=outcome.ending is Ending.LOST)
         case _:
             return Verdict(State.FAILED, error_log=log, failed=True)
 

@@ -87,8 +87,9 @@ class Settler:
                 back.append((work, 0.0))
                 continue
             if verdict.state in (State.QUEUED, State.SCHEDULED):
+                kind = "outcome_lost" if verdict.lost else "retrying" if verdict.charged else "snoozed"
                 why = f"in {verdict.wait_s:.2f} s: {last_line(verdict.error_log)}"
-                self._telemetry.tell(event_of("snoozed" if not verdict.charged else "retrying", work, why))
+                self._telemetry.tell(event_of(kind, work, why))
             if verdict.state is State.QUEUED:
                 back.append((work, verdict.wait_s))
             else:

@@ -141,6 +141,7 @@ class Books(RuleBasedStateMachine):
         self.wanted: set[int] = set()  # asked back
         self.said: set[int] = set()  # a child has sent the outcome
         self.died: set[int] = set()  # in the middle of user code
+        self.lost: set[int] = set()  # their code had ended, and their child died before it said so
         self.begun: set[int] = set()  # Started was told
         self.entered: set[int] = set()  # user code was called
         self.back: set[int] = set()  # asked back, and a child has given it back
@@ -177,12 +178,15 @@ class Books(RuleBasedStateMachine):
             case Outcome(ending=Ending.DIED):
                 assert number in self.died, "its code was not running"
                 assert number not in self.said, "its outcome was sent"
+            case Outcome(ending=Ending.LOST):
+                assert number in self.lost, "its code had not come to its end in a child that died unheard"
             case _:
                 raise AssertionError(f"{event} cannot be")
         if not isinstance(event, Recalled):
             assert number in self.begun, "its start was not told"
         self.over.append(number)
-        for facts in (self.open, self.wanted, self.said, self.died, self.begun, self.entered, self.back, self.lapsed):
+        asked = (self.wanted, self.back, self.lapsed)
+        for facts in (self.open, self.said, self.died, self.lost, self.begun, self.entered, *asked):
             facts.discard(number)
 
     @property
@@ -305,7 +309,7 @@ class Books(RuleBasedStateMachine):
                 child.end()
                 ends -= 1
             self.died |= set(child.running)
-            self.begun -= {done.number for done in child.unsaid}  # they run again, and start again
+            self.lost |= {done.number for done in child.unsaid}
             child.kill()
 
     @invariant()
@@ -346,7 +350,7 @@ class Books(RuleBasedStateMachine):
             child.returned.clear()
             return False
         assert number in self.open, "it was answered before"
-        assert number not in self.said, "its outcome is on its way"
+        assert number not in self.said | self.lost, "it has ended under this claim"
         assert number not in self.back, "it was given back to who had asked for it"
         others = [other for other in self.living if other is not child and other.holds(number)]
         assert not others, "another child has it too"

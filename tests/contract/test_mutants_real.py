@@ -1,5 +1,6 @@
 """Mutants of what speaks to Kafka, of the scripts in Redis and of the runners: a test on the real thing turns red."""
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from ledger_bench import HOUR_MS, RedisBench, redis_bench
 import yadtq.ledger.redis
 from mutants import Mutant, Mutants, turns_red
 from opening import open_ledger
-from yadtq.attempt import Lease
+from yadtq.attempt import Ending, Lease, Outcome
 from yadtq.broker import TopicPartition
 from yadtq.broker.kafka import KafkaBroker, properties
 from yadtq.broker.kafka.consumer import KafkaConsumer
@@ -32,6 +33,7 @@ from yadtq.ledger.redis import RedisLedger
 from yadtq.offsets import Position
 from yadtq.runners import Runner, Sink
 from yadtq.runners.line import Line
+from yadtq.runners.process import Flight, RunnerProcess
 from yadtq.runners.seats import Seats
 
 KAFKA, SCRIPTS, RUNNERS = Mutants(), Mutants(), Mutants()
@@ -224,6 +226,27 @@ def test_a_mutant_of_the_scripts_does_not_survive(mutant: Mutant, redis_url: str
 )
 def ended_before_the_outcome_is_there(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(runner_bench.Bench, "target", "mutant_app:hasty")
+
+
+def unheard(bench: runner_bench.Bench) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        test_pool_death.look_far_ahead(patch)
+        hears, witness = test_pool_death.be_deaf(patch), Path(bench.gate.path).parent / secrets.token_hex(4)
+        witness.mkdir()
+        test_pool_death.test_what_had_ended_in_a_dead_runner_that_could_not_say_so_is_lost_and_does_not_start_again(
+            bench, witness, hears
+        )
+
+
+@RUNNERS.add("what had ended when its runner died is claimed anew (C7)", unheard)
+def what_had_ended_is_handed_on(patch: pytest.MonkeyPatch) -> None:
+    really = RunnerProcess.end_of
+
+    def end_of(self: RunnerProcess, flight: Flight) -> Outcome | None:
+        outcome = really(self, flight)
+        return None if outcome is not None and outcome.ending is Ending.LOST else outcome
+
+    patch.setattr(RunnerProcess, "end_of", end_of)
 
 
 @RUNNERS.add(

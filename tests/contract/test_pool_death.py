@@ -28,10 +28,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         yield bench
 
 
+def look_far_ahead(patch: pytest.MonkeyPatch) -> None:
+    """A runner is given 500 attempts beyond its slots, as if it had just finished many."""
+    patch.setattr(Pace, "ahead", lambda *_: 500)
+
+
 @pytest.fixture
 def far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runner is given 500 attempts beyond its slots, as if it had just finished many."""
-    monkeypatch.setattr(Pace, "ahead", lambda *_: 500)
+    look_far_ahead(monkeypatch)
 
 
 @pytest.mark.usefixtures("far_ahead")
@@ -100,16 +104,20 @@ def test_what_user_code_started_neither_hides_a_death_nor_outlives_it(bench: Ben
             eventually(lambda: not alive(relative), 1)
 
 
-@pytest.fixture
-def hears(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+def be_deaf(patch: pytest.MonkeyPatch) -> threading.Event:
     """Until this is set, the worker hears nothing of a runner while it lives."""
     receive, hears = RunnerProcess.receive, threading.Event()
 
     def listen(child: RunnerProcess) -> list[FromChild]:
         return [] if child.flights and alive(child.pid) and not hears.is_set() else receive(child)
 
-    monkeypatch.setattr(RunnerProcess, "receive", listen)
+    patch.setattr(RunnerProcess, "receive", listen)
     return hears
+
+
+@pytest.fixture
+def hears(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    return be_deaf(monkeypatch)
 
 
 @pytest.mark.usefixtures("far_ahead", "hears")
@@ -129,7 +137,7 @@ def test_an_outcome_that_a_dead_runner_had_sent_counts(bench: Bench, tmp_path: P
 
 
 @pytest.mark.usefixtures("far_ahead")
-def test_what_had_ended_in_a_dead_runner_that_could_not_say_so_runs_again_uncharged(
+def test_what_had_ended_in_a_dead_runner_that_could_not_say_so_is_lost_and_does_not_start_again(
     bench: Bench, tmp_path: Path, hears: threading.Event
 ) -> None:
     witness = tmp_path / "witness"
@@ -140,9 +148,14 @@ def test_what_had_ended_in_a_dead_runner_that_could_not_say_so_runs_again_unchar
         eventually(lambda: "waits" in lines(witness))
         os.kill(pool.pids[0], signal.SIGKILL)
         hears.set()
-        assert {outcome.ending for outcome in bench.all_of(attempts)} == {Ending.RETURNED}
+        lost = [outcome for outcome in bench.all_of(attempts) if outcome.ending is Ending.LOST]
+        assert {outcome.ending for outcome in bench.outcomes.values()} == {Ending.RETURNED, Ending.LOST, Ending.DIED}
         assert bench.outcome(held).ending is Ending.DIED
-    assert len(lines(witness)) > 9
+    said = "it had ended, and its runner was ended by SIGKILL (signal 9)"
+    assert all((outcome.error_log or "").startswith(said) and outcome.result is None for outcome in lost)
+    assert set(bench.started) == {attempt.number for attempt in [*attempts, held]}
+    assert not bench.recalled
+    assert len(lines(witness)) == 9, "under its number and its fence nothing runs twice (I5)"
 
 
 def nothing_unsent(pid: int) -> bool:
@@ -229,7 +242,8 @@ def test_through_200_kills_no_start_is_missed_and_no_attempt_is_lost(bench: Benc
     for number in kills.numbers:
         starts, ends = seen[f"start {number}"], seen[f"end {number}"]
         ending = bench.outcomes[number].ending
-        assert ending in (Ending.RETURNED, Ending.DIED), f"seed {seed}: {bench.outcomes[number]}"
+        assert ending in (Ending.RETURNED, Ending.DIED, Ending.LOST), f"seed {seed}: {bench.outcomes[number]}"
+        assert starts <= 1, f"seed {seed}: {number} began twice under one number (I5)"
         assert starts - ends in ((0, 1) if ending is Ending.DIED else (0,)), f"seed {seed}: {number} began unseen"
         assert ends or ending is Ending.DIED, f"seed {seed}: {number} never ran"
     assert len(kills.numbers) > 1_000

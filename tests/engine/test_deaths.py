@@ -1,8 +1,10 @@
 """A task that ends the process that ran it is charged with a death, not a failure; at the third it is poison."""
 
+import pytest
 from stage import Stage
 
 from yadtq.attempt import Ending
+from yadtq.settings import Order
 from yadtq.states import State
 
 
@@ -45,3 +47,40 @@ def test_deaths_and_failures_are_counted_apart(stage: Stage) -> None:
     worker.turn(3)
     assert len(worker.runner.history) == 5
     assert stage.record("a").status is State.SUCCESS
+
+
+@pytest.mark.parametrize("order", ["unordered", "key", "partition"])
+def test_an_attempt_whose_outcome_was_lost_with_its_runner_is_claimed_anew(stage: Stage, order: Order) -> None:
+    stage.publish("a", "b", max_attempts=1)
+    worker = stage.player(order=order, solo_slots=1)
+    worker.turn(3)
+    worker.runner.begin()
+    first = next(attempt for attempt in worker.runner.running.values() if attempt.task_id == "a")
+    worker.runner.end_one(first.number, Ending.LOST, error_log="it had ended, and its runner was ended by SIGKILL")
+    worker.turn(3)
+    again = next(attempt for attempt in worker.runner.waiting.values() if attempt.task_id == "a")
+    assert (first.attempt, again.attempt) == (1, 2)
+    assert again.fence != first.fence
+    assert again.solo, "what is left of it may have ended the runner, and would end others with it"
+    assert worker.kinds("a").count("outcome_lost") == 1
+    assert not {"retrying", "snoozed"} & set(worker.kinds("a"))
+    if order == "partition":
+        assert worker.runner.in_hand == [again], "the next of its lane waits for its end"
+    worker.work()
+    assert (stage.record("a").status, stage.record("a").attempts) == (State.SUCCESS, 2)
+    assert [outcome.attempts for outcome in stage.outcomes("a")] == [2]
+
+
+def test_a_task_whose_outcome_is_lost_each_time_is_dead_lettered(stage: Stage) -> None:
+    stage.publish("a", "good")
+    worker = stage.player()
+    for _ in range(3):
+        worker.turn(3)
+        worker.runner.begin()
+        worker.runner.end(Ending.LOST, error_log="it had ended, and its runner was ended by SIGSEGV")
+    worker.work()
+    assert worker.runner.history == [("a", 1), ("a", 2), ("a", 3), ("good", 1)]
+    record = stage.record("a")
+    assert (record.status, record.error_log) == (State.FAILED, "it had ended, and its runner was ended by SIGSEGV")
+    assert len(stage.lying_in(stage.topics.dead)) == 1
+    assert (worker.kinds().count("outcome_lost"), worker.kinds().count("failed")) == (2, 1)

@@ -105,13 +105,16 @@ class Crowd(Leased):
         self._sink([outcome for _, outcome in told])
 
     def kill_process(self, process: Process, why: str = "was ended by SIGKILL") -> int:
-        """What ran is charged with a death; what had only been given, or had ended untold, goes to another."""
+        """What ran, or had ended untold, is charged with a death and claimed anew; what had only been given goes to
+        another process."""
         running, waiting = list(process.running.values()), list(process.waiting.values())
         untold = [attempt for attempt, _ in process.unsent]
         process.running, process.waiting, process.unsent = {}, {}, []
         self.on_death(running + untold)
-        self._sink([Outcome(a.number, Ending.DIED, 1, 2, error_log=f"its runner {why}") for a in running])
-        self.start(untold + waiting)
+        log = f"its runner {why}"
+        self._sink([Outcome(a.number, Ending.DIED, 1, 2, error_log=log) for a in running])
+        self._sink([Outcome(a.number, Ending.LOST, 1, 2, error_log=log) for a in untold])
+        self.start(waiting)
         return len(running)
 
 

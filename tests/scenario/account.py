@@ -104,13 +104,10 @@ class Account:
         }
 
     @property
-    def _same_number(self) -> dict[tuple[str, int], list[Run]]:
-        """I5: each start has a number of its own; only what came to its end in a process that died before it could say
-        so is handed on under the number that it has."""
-        found: dict[tuple[str, int], list[Run]] = {}
-        for run in self.runs:
-            found.setdefault((run.task_id, run.attempt), []).append(run)
-        return found
+    def numbered_twice(self) -> list[tuple[str, int]]:
+        """Starts that share their attempt number with another one (I5)."""
+        starts = Counter((run.task_id, run.attempt) for run in self.runs)
+        return [start for start, count in starts.items() if count > 1]
 
     @property
     def counted(self) -> dict[str, Run]:
@@ -132,8 +129,7 @@ class Account:
         assert self.unexpected == set(), self
         assert self.contradicted == set(), self
         assert self.run_after_the_end <= late, self
-        twice = [runs for runs in self._same_number.values() if any(run.end_ms is None for run in runs[:-1])]
-        assert not twice, f"one attempt number, and several starts: {twice[:3]}; {self}"
+        assert not self.numbered_twice, f"several starts under one number: {self.numbered_twice[:3]}; {self}"
         if duplicated is not None:
             assert self.duplicated == duplicated, self
         return self

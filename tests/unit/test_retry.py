@@ -103,15 +103,18 @@ def test_every_outcome_has_a_verdict(
     assert verdict.wait_s == 0 or waits
     assert verdict.state is not State.PROCESSING
     assert not (in_place and verdict.state is State.SCHEDULED)
-    again = ending in (Ending.DIED, Ending.SNOOZED) or (ending in AGAIN and failures + 1 < max_attempts)
+    again = ending in (Ending.DIED, Ending.LOST, Ending.SNOOZED) or (ending in AGAIN and failures + 1 < max_attempts)
     assert waits == again
-    assert verdict.died == (ending is Ending.DIED)
-    assert verdict.failed == (ending not in (Ending.DIED, Ending.RETURNED, Ending.SNOOZED))
+    assert verdict.died == (ending in (Ending.DIED, Ending.LOST))
+    assert verdict.lost == (ending is Ending.LOST)
+    assert verdict.failed == (ending not in (Ending.DIED, Ending.LOST, Ending.RETURNED, Ending.SNOOZED))
 
 
-def test_a_task_that_ends_its_process_three_times_is_poison() -> None:
+@pytest.mark.parametrize("ending", [Ending.DIED, Ending.LOST])
+def test_a_task_that_ends_its_process_three_times_is_poison(ending: Ending) -> None:
+    """Also one that does it just after its end: it would go on for ever."""
     verdicts = [
-        decide(outcome(Ending.DIED, error_log="SIGSEGV"), failures=0, max_attempts=1, chance=1.0, deaths=deaths)
+        decide(outcome(ending, error_log="SIGSEGV"), failures=0, max_attempts=1, chance=1.0, deaths=deaths)
         for deaths in range(3)
     ]
     assert [verdict.state for verdict in verdicts] == [State.QUEUED, State.QUEUED, State.FAILED]

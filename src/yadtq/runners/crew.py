@@ -3,7 +3,8 @@
     start, recall, renew: any thread, under the lock, never waiting      the thread: reads, sends on, starts and buries
 
 One invariant: an attempt is in the line or in the flights of exactly one child until it is answered. A child that
-dies takes nothing with it: what its page says had started is answered with DIED, the rest waits again as it was.
+dies takes nothing with it: what its page says was running is answered with DIED and what had ended unheard with LOST,
+the rest waits again as it was.
 """
 
 import threading
@@ -301,11 +302,10 @@ class Crew:
         self._on_event(*child.obituary(planned, self._start_error))
 
     def _dead(self, child: RunnerProcess, flight: Flight) -> list[Event]:
-        number = flight.attempt.number
-        if not child.seats.started(flight.seat, number):
-            return self._returned(flight)  # or it has ended, and its outcome is lost: it runs again, without a charge
-        outcome = child.death_of(flight)
-        return [outcome] if flight.told else [Started(number), outcome]
+        outcome = child.end_of(flight)
+        if outcome is None:
+            return self._returned(flight)
+        return [outcome] if flight.told else [Started(outcome.number), outcome]  # C7: it is claimed anew
 
     def _look(self) -> None:
         """Tell the starts that the pages show, and move what waits behind held slots to a runner that is idle."""

@@ -298,10 +298,15 @@ class RunnerProcess:
             return "runner_failed", f"runner {self.pid} could not start: {start_error}"
         return "runner_died", f"runner {self.pid} {self.how_it_ended}"
 
-    def death_of(self, flight: Flight) -> Outcome:
-        """The outcome of an attempt that the process has taken with it."""
+    def end_of(self, flight: Flight) -> Outcome | None:
+        """The outcome of an attempt that the process has taken with it; None where it had not started."""
+        if not self._touched(flight):
+            return None
         now, number = now_ms(), flight.attempt.number
         ran_ms = (time.monotonic_ns() - self.seats.started_ns(flight.seat)) // 1_000_000
+        if not self._runs(flight):
+            error_log = f"it had ended, and its runner {self.how_it_ended} before it could say how"
+            return Outcome(number, Ending.LOST, now - ran_ms, now, error_log=error_log)
         if flight is self.overrun:
             error_log = f"ended by its time limit of {flight.attempt.time_limit_s:g} s"
             return Outcome(number, Ending.TIMED_OUT, now - ran_ms, now, error_log=error_log)
