@@ -20,16 +20,11 @@ class State(StrEnum):
 FINAL = frozenset({State.SUCCESS, State.FAILED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    # -> FAILED: nothing has to run to know it, such as an unknown task type.
-    State.SCHEDULED: frozenset({State.PROCESSING, State.FAILED}),
+    # -> FAILED: nothing has to run to know it, such as an unknown task type. -> QUEUED: its time has come.
+    State.SCHEDULED: frozenset({State.QUEUED, State.PROCESSING, State.FAILED}),
     State.QUEUED: frozenset({State.PROCESSING, State.FAILED}),
     # -> PROCESSING: the owner died and another worker claims. -> QUEUED, SCHEDULED: a retry, or a claim given back.
     State.PROCESSING: frozenset(State),
     State.SUCCESS: frozenset(),
     State.FAILED: frozenset(),
 }
-
-
-def may_follow(state: State, then: State) -> bool:
-    """Say whether a task may move from `state` to `then`."""
-    return then in TRANSITIONS[state]

@@ -214,6 +214,45 @@ def test_only_what_is_sealed_or_passed_is_not_to_be_fired(
     assert (second.key, second.over) == ("7:t", reached == "sealed")
 
 
+@pytest.mark.parametrize(
+    ("reached", "generation", "shown"),
+    [
+        ("waits", 2, State.QUEUED),
+        ("waits", 1, State.SCHEDULED),
+        ("waits", 3, State.SCHEDULED),
+        ("runs", 2, State.PROCESSING),
+        ("a retry that Kafka has", 3, State.QUEUED),
+        ("a retry that Kafka has", 2, State.SCHEDULED),
+        ("a retry that Kafka may not have", 3, State.SCHEDULED),
+        ("ended", 2, State.SUCCESS),
+    ],
+)
+def test_what_has_its_tombstone_was_fired_and_is_queued(
+    bench: Bench, index: DueIndex, reached: str, generation: int, shown: State
+) -> None:
+    index.put("q", 0, 0, 1, [waiting("t", HOUR_MS, generation=2, queued_at_ms=bench.now_ms())], [])
+    if reached != "waits":
+        run = bench.run("w1", bench.wish(generation=2))
+        if reached == "ended":
+            bench.accept(run)
+            assert bench.seal(run)
+        elif reached != "runs":
+            bench.accept(run, State.SCHEDULED, wait_ms=5)
+            assert reached.endswith("not have") or bench.seal(run)
+    index.put("q", 0, 1, 2, [], [f"{generation}:t", "2:nobody", "no key", "x:t"])
+    assert bench.record().shown is shown
+
+
+def test_an_accept_that_comes_again_after_its_retry_fired_is_refused(bench: Bench, index: DueIndex) -> None:
+    run = bench.run("w1")
+    bench.accept(run, State.SCHEDULED, wait_ms=5)
+    assert bench.seal(run)
+    index.put("q", 0, 0, 1, [], ["1:t"])
+    assert bench.record().shown is State.QUEUED
+    assert bench.accept(run, State.SCHEDULED, wait_ms=5) is None
+    assert bench.run("w1", bench.wish(generation=1)).attempt == 2
+
+
 NAMES = st.sampled_from(["a", "b", "c", "é:ß"])
 PARTITIONS = st.integers(0, 1)
 GENERATIONS = st.integers(0, 2)

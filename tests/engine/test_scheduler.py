@@ -53,6 +53,7 @@ def test_a_task_fires_at_its_time_and_not_before(stage: Stage, worker: Player) -
     worker.schedule(5)
     assert fired(stage) == ["a"]
     assert (unburied(stage), in_index(stage)) == (set(), 0)
+    assert stage.record("a").shown is State.QUEUED
     worker.work()
     assert stage.record("a").shown is State.SUCCESS
     assert [worker.kinds("a").count(kind) for kind in ("scheduled", "fired", "started")] == [1, 1, 1]

@@ -65,7 +65,8 @@ class DueIndex(Protocol):
         """Take entries in and out and move the position, if it is the expected one.
 
         A task without a record gets a SCHEDULED one, unless it may have ended so long ago that its record is forgotten
-        (C8); one that has a record keeps it.
+        (C8); one that has a record keeps it. What is taken out because its tombstone came has been fired: where its
+        task is SCHEDULED for that very generation it is QUEUED from now on.
         """
 
     def look(self, topic: str, expected: Mapping[int, int], most: int) -> dict[int, Look]:

@@ -12,14 +12,13 @@ from dataclasses import replace
 
 from yadtq.codec import OutcomeRecord
 from yadtq.errors import LedgerUnavailable
-from yadtq.layout import RUN_TTL_S
 from yadtq.ledger.announcements import Announcements, Ear
 from yadtq.ledger.due import Waiting
 from yadtq.ledger.memory_due import Index, MemoryDueIndex
-from yadtq.ledger.memory_life import Life, Producers, Producing, Seen, Worker
+from yadtq.ledger.memory_life import Life, Seen
+from yadtq.ledger.memory_staff import Runs, Workers
 from yadtq.ledger.memory_task import Task, blank, held, numbers_of, over, restored
 from yadtq.ledger.protocol import (
-    FORGET_MS,
     Accept,
     Answer,
     Answers,
@@ -48,7 +47,7 @@ from yadtq.service import Clock, SystemClock
 from yadtq.states import FINAL, State
 
 Indexes = dict[tuple[str, int], Index]
-Snapshot = tuple[dict[str, Life], dict[str, Task], dict[str, Worker], dict[str, Producers], Indexes]
+Snapshot = tuple[dict[str, Life], dict[str, Task], Workers, Runs, Indexes]
 
 
 class MemoryLedger:
@@ -67,20 +66,18 @@ class MemoryLedger:
         self._lives: dict[str, Life] = {}  # by topic
         self._seen: dict[tuple[str, str], Seen] = {}  # R2: what each worker knows of a topic; no part of the store
         self._tasks: dict[str, Task] = {}
-        self._workers: dict[str, Worker] = {}
-        self._runs: dict[str, Producers] = {}
-        self._runs_expire_at_ms = 0
+        self._workers = Workers()
+        self._runs = Runs()
         self._announcements = Announcements()
         self._final: list[str] = []  # to be announced when the move is over
-        self.due = MemoryDueIndex(self._move, self._is_open, self._record, self._schedule)
+        self.due = MemoryDueIndex(self._move, self._is_open, self._record, self._schedule, self._fired)
 
     def wipe(self) -> None:
         """Forget everything, as a Redis that lost its disk."""
         with self._lock:
             self._lives.clear()
             self._tasks.clear()
-            self._workers.clear()
-            self._runs.clear()
+            self._workers, self._runs = Workers(), Runs()
             self.due.wipe()
 
     def forget_reading(self, topic: str) -> None:
@@ -112,7 +109,7 @@ class MemoryLedger:
     def written_status(self, name: str) -> str:
         """Return the status of a worker as it was written last, not as it is by now."""
         with self._move():
-            return self._workers[name].record.status
+            return self._workers.by_name[name].record.status
 
     @contextmanager
     def _move(self) -> Iterator[int]:
@@ -200,6 +197,12 @@ class MemoryLedger:
                 )
             )
 
+    def _fired(self, task_id: str, generation: int, now: int) -> None:
+        task = self._task(task_id, now)
+        if task and task.record.status is State.SCHEDULED and task.record.generation == generation and not task.resend:
+            task.accepted = ""  # an accept of its retry that comes again is refused: the claim knows more
+            task.set(status=State.QUEUED)
+
     def listen(self, on_ids: OnIds, on_heard: OnHeard) -> Ear:
         return self._announcements.listen(on_ids, on_heard)
 
@@ -274,7 +277,7 @@ class MemoryLedger:
             task.set(status=State.QUEUED, worker=None, attempts=task.record.attempts - 1)
 
     def _claims(self, topic: str, worker: str, incarnation: str, claims: Sequence[Claim], now: int) -> list[Answer]:
-        if not self._alive(worker, incarnation, now):
+        if not self._workers.alive(worker, incarnation, now):
             return [Refusal.DEAD] * len(claims)
         return [self._claim(topic, worker, incarnation, claim, now) for claim in claims]
 
@@ -301,7 +304,7 @@ class MemoryLedger:
                 return Run(
                     record.fence, record.attempts, record.failures, record.started_at_ms or now, deaths=record.deaths
                 )
-            if self._alive(record.worker or "", task.incarnation, now):
+            if self._workers.alive(record.worker or "", task.incarnation, now):
                 return Elsewhere(record.worker or "")
             lost = record.worker or ""
         self._take(topic, task, claim, lost)
@@ -349,92 +352,29 @@ class MemoryLedger:
 
     def beat(self, beat: Beat) -> Pulse:
         with self._move() as now:
-            old = self._workers.get(beat.name)
-            if old and not beat.first:
-                if old.record.incarnation != beat.incarnation:
-                    if old.record.incarnation != beat.replaces:
-                        return Pulse.SUPERSEDED
-                elif not self._alive(beat.name, beat.incarnation, now):
-                    return Pulse.DEAD
-            record = WorkerRecord(
-                name=beat.name,
-                status="ALIVE",
-                last_heartbeat_ms=now,
-                age_ms=0,
-                incarnation=beat.incarnation,
-                topic=beat.topic,
-                partitions=tuple(sorted(beat.partitions)),
-                host=beat.host,
-                pid=beat.pid,
-                order=beat.order,
-            )
-            self._workers[beat.name] = Worker(record, beat.lease_ms)
-            return Pulse.ALIVE
+            return self._workers.beat(beat, now)
 
     def leave(self, name: str, incarnation: str) -> None:
         with self._move():
-            worker = self._workers.get(name)
-            if worker and worker.record.incarnation == incarnation:
-                worker.left = True
-                worker.record = replace(worker.record, status="DEAD")
+            self._workers.leave(name, incarnation)
 
     def workers(self, allowed_ms: int = 0, *, mark: bool = False) -> list[WorkerRecord]:
         with self._move() as now:
-            answers = []
-            for name, worker in sorted(self._workers.items()):
-                age = worker.age_ms(now)
-                if mark and age > FORGET_MS:
-                    del self._workers[name]
-                    continue
-                dead = worker.left or age > (allowed_ms or worker.lease_ms)
-                answer = replace(worker.record, status="DEAD" if dead else "ALIVE", age_ms=age)
-                answers.append(answer)
-                if mark:
-                    worker.record = answer
-            return answers
-
-    def _alive(self, name: str, incarnation: str, now: int) -> bool:
-        worker = self._workers.get(name)
-        return bool(
-            worker
-            and worker.record.incarnation == incarnation
-            and not worker.left
-            and worker.age_ms(now) <= worker.lease_ms
-        )
+            return self._workers.look(allowed_ms, now, mark=mark)
 
     def run_beat(
         self, topic: str, producer: str, *, ended: bool = False, left: bool = False, known: int = 0
     ) -> RunRecord:
-        with self._run_move() as now:
-            run = self._runs.setdefault(topic, Producers())
-            if run.number < known:  # a wipe took the run from under its producers
-                run = self._runs[topic] = Producers(known, ended=False)
-            if run.ended and not ended and not left:
-                run = self._runs[topic] = Producers(run.number + 1, ended=False)
-            if left:
-                run.producers.pop(producer, None)
-            elif not run.ended:
-                run.producers[producer] = Producing(now, ended)
-            self._runs_expire_at_ms = now + RUN_TTL_S * 1000
-            return run.record(now)
+        with self._move() as now:
+            return self._runs.beat(topic, producer, now, ended=ended, left=left, known=known)
 
     def run_close(self, topic: str, number: int) -> None:
-        with self._run_move() as now:
-            run = self._runs.get(topic)
-            if run and run.number == number and not run.ended:
-                run.ended = True
-                self._runs_expire_at_ms = now + RUN_TTL_S * 1000
+        with self._move() as now:
+            self._runs.close(topic, number, now)
 
     def runs(self) -> dict[str, RunRecord]:
-        with self._run_move() as now:
-            return {topic: run.record(now) for topic, run in self._runs.items()}
-
-    @contextmanager
-    def _run_move(self) -> Iterator[int]:
         with self._move() as now:
-            if now >= self._runs_expire_at_ms:
-                self._runs.clear()
-            yield now
+            return self._runs.look(now)
 
     def close(self) -> None:
         """Nothing to close."""

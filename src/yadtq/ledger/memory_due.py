@@ -12,6 +12,7 @@ from yadtq.ledger.protocol import TaskRecord
 
 Find = Callable[[str, int], TaskRecord | None]
 Schedule = Callable[[Waiting, int], None]
+Fired = Callable[[str, int, int], None]
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class MemoryDueIndex:
         is_open: Whether the ledger has an epoch for a topic.
         find: The record of a task, now.
         schedule: Writes the SCHEDULED record of a task that has none.
+        fired: Makes the SCHEDULED record of this generation QUEUED.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class MemoryDueIndex:
         is_open: Callable[[str], bool],
         find: Find,
         schedule: Schedule,
+        fired: Fired,
     ) -> None:
         self._move = move
         self._is_open = is_open
         self._find = find
         self._schedule = schedule
+        self._fired = fired
         self.indexes: dict[tuple[str, int], Index] = {}
 
     def wipe(self) -> None:
@@ -71,6 +75,9 @@ class MemoryDueIndex:
             self.indexes[topic, partition] = index
             for key in over:
                 index.entries.pop(key, None)
+                generation, _, task_id = key.partition(":")
+                if generation.isdecimal():
+                    self._fired(task_id, int(generation), now)
             for entry in waiting:
                 index.entries[entry.key] = entry
                 self._schedule(entry, now)

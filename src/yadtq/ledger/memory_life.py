@@ -1,4 +1,4 @@
-"""What the memory ledger keeps beside tasks: the life of each queue, its workers, and the runs of its producers.
+"""The life of each queue in the memory ledger: its epoch, who reads it in, and how many calls it has answered.
 
 One invariant: a `Life` answers like `register.lua`, `recovery.lua` and the beginning of `exchange.lua`.
 """
@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from yadtq.layout import BARRIER_MS, LOCK_MS
-from yadtq.ledger.protocol import PRODUCER_LEASE_MS, Errand, RunRecord, WorkerRecord
+from yadtq.ledger.protocol import Errand
 
 Seen = tuple[int, int]  # epoch, and how many calls it had answered
 
@@ -91,32 +91,3 @@ class Life:
     def drop(self, token: str) -> None:
         if self.token == token:
             self.token = ""
-
-
-@dataclass(slots=True)
-class Worker:
-    record: WorkerRecord  # its status is the one last written
-    lease_ms: int
-    left: bool = False
-
-    def age_ms(self, now: int) -> int:
-        return now - self.record.last_heartbeat_ms
-
-
-@dataclass(slots=True)
-class Producing:
-    beat_ms: int
-    ended: bool
-
-
-@dataclass(slots=True)
-class Producers:
-    number: int = 0
-    ended: bool = True
-    producers: dict[str, Producing] = field(default_factory=dict)
-
-    def record(self, now: int) -> RunRecord:
-        # A producer that was killed does not hold up the end; one that gave `end` counts for ever.
-        ending = any(producer.ended for producer in self.producers.values())
-        waiting = any(not p.ended and now - p.beat_ms <= PRODUCER_LEASE_MS for p in self.producers.values())
-        return RunRecord(self.number, self.ended, ending and not waiting)

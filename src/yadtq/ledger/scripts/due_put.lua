@@ -11,6 +11,14 @@ if present ~= expected then return {present} end
 for _, key in ipairs(over) do
   redis.call('ZREM', KEYS[2], key)
   redis.call('HDEL', KEYS[3], key)
+  -- T2: with its tombstone here, its envelope is in Q. Not where a retry may not be in Kafka yet (C4): its seal asks for
+  -- SCHEDULED. An accept of that retry that comes again is refused: the claim knows more.
+  local generation, task_id = string.match(key, '^(%d+):(.*)$')
+  local record = generation and redis.call('HMGET', task_key .. task_id, 'status', 'generation', 'resend')
+  if record and record[1] == 'SCHEDULED' and not record[3] and tonumber(record[2] or 0) == tonumber(generation) then
+    redis.call('HSET', task_key .. task_id, 'status', 'QUEUED')
+    redis.call('HDEL', task_key .. task_id, 'accepted')
+  end
 end
 local read = redis.call('EXISTS', KEYS[4]) == 1
 for i, entry in ipairs(entries) do
