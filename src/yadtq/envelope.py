@@ -9,7 +9,7 @@ import msgspec
 MAX_ID_CHARS = 200
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One task on its way to a worker."""
 
     task_id: str  # 1 to 200 printable characters, unique: one id runs once while its record is kept

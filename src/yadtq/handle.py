@@ -37,6 +37,8 @@ class Lookup(Protocol):
 class Handle(Generic[R]):
     """One submitted task."""
 
+    __slots__ = ("_lookup", "_read", "task_id")
+
     def __init__(self, task_id: str, lookup: Lookup, read: Callable[[bytes], R]) -> None:
         self.task_id = task_id
         self._lookup = lookup

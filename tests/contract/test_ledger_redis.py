@@ -1,6 +1,7 @@
 """What only the ledger in Redis has to get right."""
 
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +10,7 @@ from ledger_bench import RedisBench, redis_bench
 from opening import open_ledger
 from yadtq.errors import LedgerUnavailable
 from yadtq.layout import RUN_TTL_S, Layout
-from yadtq.ledger import Pulse, Run, connect
+from yadtq.ledger import NewTask, Pulse, Run, connect
 from yadtq.ledger.redis import RedisLedger
 from yadtq.settings import load
 from yadtq.states import State
@@ -101,6 +102,59 @@ def test_a_server_that_forgot_the_scripts_gets_them_again(real: RedisBench) -> N
     real.client.script_flush()
     assert real.beat("w1") is Pulse.ALIVE
     assert isinstance(real.claim("w1", real.wish("b")), Run)
+
+
+def test_a_connection_that_was_cut_while_it_rested_costs_no_error(
+    real: RedisBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yadtq.ledger.redis.REST_S", 0.0)
+    real.ledger.runs()
+    real.client.client_kill_filter(_type="normal", skipme=True)
+    real.ledger.runs()
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(
+    real: RedisBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real.ledger.queued([NewTask("a", "t", "q", 0, 0, 1)])
+    line = real.ledger._line  # type: ignore[attr-defined]
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(line._connection, "read_response", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            real.ledger.run_beat("q", "p1")
+    assert real.beat("w1") is Pulse.ALIVE
+
+
+def test_many_threads_ask_at_once_and_each_gets_its_own_answer(real: RedisBench) -> None:
+    wrong: list[object] = []
+
+    def some(worker: int) -> None:
+        for n in range(50):
+            number = real.ledger.run_beat(f"q{worker}.{n}", "p1").number
+            topics = real.ledger.runs()
+            if f"q{worker}.{n}" not in topics or number != 1:
+                wrong.append((worker, n, number))
+            real.ledger.queued([NewTask(f"{worker}.{n}", "t", "q", 0, 0, 1)])
+
+    threads = [threading.Thread(target=some, args=(worker,)) for worker in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert wrong == []
+    assert None not in real.ledger.records([f"{worker}.{n}" for worker in range(8) for n in range(50)])
+
+
+def test_more_records_than_a_script_takes_are_all_written(real: RedisBench) -> None:
+    tasks = [NewTask(f"m{n}", "t", "q", 0, n, 1) for n in range(4_321)]
+    real.ledger.queued(tasks)
+    records = real.ledger.records([task.task_id for task in tasks])
+    assert [record and record.offset for record in records] == list(range(4_321))
+    real.ledger.queued([])
 
 
 def test_two_clients_agree(real: RedisBench) -> None:
