@@ -20,6 +20,7 @@ from yadtq.codec import Undecodable, decode
 from yadtq.envelope import Envelope
 from yadtq.errors import BrokerUnavailable, NoDeadLetter, UnknownQueue
 from yadtq.layout import (
+    DELAYED,
     HEADER_REASON,
     HEADER_REPLAYED,
     HEADER_SHA256,
@@ -249,7 +250,7 @@ class DeadLetters:
             letter,
             data=record.value,
             size_bytes=len(record.value),
-            key=record.key,
+            key=None if record.topic.endswith(DELAYED) else record.key,
             headers=headers,
             envelope=envelope,
             problem=problem,

@@ -294,9 +294,9 @@ def _new(letter: Letter, edit: Edit, again: bool) -> Envelope:
 
 def _key(letter: Letter) -> bytes | None:
     """The ordering key. The key of a dead letter itself is the task's id, where it has one."""
-    if letter.task_id and not (letter.sha256 and letter.data):  # else it is as it lies in the queue
+    if letter.task_id and (HEADER_KEY in letter.headers or not (letter.sha256 and letter.data)):
         return letter.headers.get(HEADER_KEY)
-    return letter.key
+    return letter.key  # as the bytes lie in the queue
 
 
 def _id_of(letter: Letter, edit: Edit, again: bool) -> str:

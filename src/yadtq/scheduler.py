@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from yadtq.broker import Broker, Consumer, Message, Producer, Record, Report, TopicPartition
-from yadtq.codec import Undecodable, decode
-from yadtq.delayed import due, key_of, read_key, tombstone
+from yadtq.codec import Undecodable
+from yadtq.delayed import due, entry_of, is_key, read_key, tombstone
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
-from yadtq.layout import HEADER_SHA256, QueueTopics
-from yadtq.ledger import Due, DueIndex, Look, NewTask, Waiting
+from yadtq.heartbeat import Identity
+from yadtq.layout import HEADER_REASON, HEADER_SHA256, QueueTopics
+from yadtq.ledger import Due, Ledger, Look, Waiting
 from yadtq.offsets import Position
+from yadtq.refusals import Refusals
 from yadtq.service import Clock, Service
 from yadtq.settings import WorkerSettings
 from yadtq.telemetry import Event, Telemetry
@@ -75,25 +77,27 @@ class Scheduler(Service):
         self,
         broker: Broker,
         producer: Producer,
-        index: DueIndex,
+        ledger: Ledger,
         topics: QueueTopics,
         group: str,
         settings: WorkerSettings,
         telemetry: Telemetry,
         clock: Clock,
         *,
+        identity: Identity,
         recover: Callable[[], None],
     ) -> None:
         super().__init__("yadtq-scheduler")
         self._broker = broker
         self._producer = producer
-        self._index = index
+        self._index = ledger.due
         self._topics = topics
         self._group = group
         self._settings = settings
         self._telemetry = telemetry
         self._clock = clock
         self._recover = recover
+        self._refusals = Refusals(ledger, producer, topics, identity, telemetry, clock, recover)
         self._shelves: dict[TopicPartition, Shelf] = {}
         self._reports: queue.SimpleQueue[list[tuple[Step, Report]]] = queue.SimpleQueue()
         self._under_way = 0  # envelopes and tombstones without a report
@@ -199,8 +203,9 @@ class Scheduler(Service):
         waiting: dict[str, Waiting | None] = {}  # the last word about a key counts; None: a tombstone
         for record in records:
             key = (record.key or b"").decode(errors="replace")
+            waits = record.value and HEADER_REASON not in record.headers  # else it is kept for its dead letter
             try:
-                waiting[key] = self._waiting(record, key) if record.value else None
+                waiting[key] = entry_of(record, self._topics) if waits else None
             except Undecodable as error:
                 self._bury(record, error.reason)
         upto = records[-1].offset + 1
@@ -210,22 +215,6 @@ class Scheduler(Service):
         if self._heard(shelf, look, upto):
             for entry in entries:
                 self._tell("scheduled", where, entry.key)
-
-    def _waiting(self, record: Record, key: str) -> Waiting:
-        envelope = decode(record.value)
-        if record.key != key_of(envelope.task_id, envelope.generation):
-            raise Undecodable(record.value, f"the key {key[:100]!r} is not that of the envelope")
-        task = NewTask(
-            envelope.task_id,
-            envelope.task_type,
-            self._topics.tasks,
-            -1,  # it lies in no partition of Q yet
-            -1,
-            envelope.queued_at_ms or record.timestamp_ms,
-            envelope.task_tries,
-            envelope.not_before_ms,
-        )
-        return Waiting(key, task, envelope.generation, record.value, record.headers, record.offset)
 
     def _heard(self, shelf: Shelf, look: Look, expected: int) -> bool:
         """Take what the index says of a partition; False: it did nothing."""
@@ -273,6 +262,7 @@ class Scheduler(Service):
             self._send(failed)
         if self._under_way or not self._may_ask:
             return
+        self._settle_refused()
         self._take_out()
         # T2: as the last poll left it, these are ours, and nothing is polled between here and the sending.
         ours = {where: shelf for where, shelf in self._shelves.items() if shelf.ready and shelf.look_mono <= now}
@@ -284,7 +274,7 @@ class Scheduler(Service):
         for where, shelf in ours.items():
             look = looks[where.partition]
             if self._heard(shelf, look, expected[where.partition]):
-                steps += [self._step(where, entry) for entry in look.due]
+                steps += [self._step(where, entry) for entry in look.due if (where, entry.key) not in self._refusals]
         self._send(steps)
 
     def _step(self, where: TopicPartition, entry: Due) -> Step:
@@ -328,14 +318,42 @@ class Scheduler(Service):
         if step.kind == "fire":
             self._tell("fired", step.where, step.key, report.partition, report.offset)
             return [self._tombstone(step.where, step.key, step.offset)]
-        if step.kind == "bury":
+        if step.kind == "dead" and step.message.key and HEADER_SHA256 not in step.message.headers:
+            return self._erase(step)
+        if step.kind == "bury" and step.key:
             self._leaving.setdefault(step.where, []).append((step.key, step.offset))
         return []
+
+    def _erase(self, step: Step) -> list[Step]:
+        """The tombstone of bytes that have their dead letter, else each reading from the start would write another.
+
+        Not under the key of a task and generation: what waits under it, before or behind, is not theirs to erase.
+        """
+        key = step.message.key or b""
+        if is_key(key):
+            return []
+        return [Step("bury", step.where, "", step.offset, tombstone(key, step.where.partition, self._topics))]
+
+    def _settle_refused(self) -> None:
+        """Go on with what Kafka refused in `Q`: what is over gets its tombstone, unless its bytes have to stay."""
+        steps: list[Step] = []
+        for refused, fired, over in self._refusals.turn():
+            where, offset = refused.record.where, refused.record.offset
+            if over and refused.kept:
+                self._leaving.setdefault(where, []).append((refused.key, offset))
+                continue
+            if fired:
+                self._tell("fired", where, refused.key, fired.partition, fired.offset)
+            steps.append(self._tombstone(where, refused.key, offset))
+        self._send(steps)
 
     def _not_taken(self, step: Step, report: Report) -> list[Step]:
         """What was fired or tombstoned stays in the index and is found due again; a dead letter is sent again."""
         if step.kind == "dead" and report.too_large and HEADER_SHA256 not in step.message.headers:
             return [step._replace(message=reference(step.message))]
+        if step.kind == "fire" and report.too_large:
+            self._refusals.add(step.where, step.key, step.offset, step.message)
+            return []
         self._telemetry.failed("Kafka", f"Kafka does not take a record: {report.error}")
         again_mono = self._clock.mono_s() + AGAIN_S
         if step.kind == "dead":

@@ -128,7 +128,7 @@ class Worker:
         intake = self._intake(engine)
         heartbeat = self._heartbeat(identity, engine, intake)
         rebuilder = self._rebuilder(producer)
-        scheduler = self._scheduler(producer, rebuilder)
+        scheduler = self._scheduler(producer, identity, rebuilder)
         parts = (engine, rebuilder, intake, scheduler, heartbeat)  # in the order in which they are stopped
         self._services = list(parts)
         for service in self._services:
@@ -146,16 +146,17 @@ class Worker:
             self._end(identity, engine)
             producer.close(FLUSH_S)
 
-    def _scheduler(self, producer: Producer, rebuilder: Rebuilder) -> Scheduler:
+    def _scheduler(self, producer: Producer, identity: Identity, rebuilder: Rebuilder) -> Scheduler:
         return Scheduler(
             self._app.broker,
             producer,
-            self._app.ledger.due,
+            self._app.ledger,
             self._topics,
             self._app.layout.delayed_group(self._settings.group),
             self._settings,
             self.telemetry,
             self._clock,
+            identity=identity,
             recover=rebuilder.wake,
         )
 

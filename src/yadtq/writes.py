@@ -21,6 +21,7 @@ from yadtq.ledger import TaskRecord
 from yadtq.states import State
 
 REASON_CHARS = 1_000
+HEADER_BYTES = 8_192  # of a reference: it has to be small, whatever it refers to
 
 
 def outcome_of(work: Work, worker: str, accepted_at_ms: int) -> OutcomeRecord:
@@ -111,13 +112,19 @@ class Writes:
 
 def writes_of(work: Work, outcome: OutcomeRecord, topics: QueueTopics) -> Writes:
     """The writes of a verdict (S1): the retry or the dead letter first, then the outcome."""
+    messages = messages_of(work.record, outcome, topics)
+    if outcome.state is State.SCHEDULED:
+        messages.insert(0, _retry(work, outcome, topics))
+    return Writes(work.assignment, work.record, messages, work=work, outcome=outcome)
+
+
+def messages_of(record: Record, outcome: OutcomeRecord, topics: QueueTopics) -> list[Message]:
+    """The outcome of the task that lies here, and before it, of a failure, the dead letter."""
     key = outcome.task_id.encode()
     messages = [Message(topics.outcomes, encode(outcome), key)]
     if outcome.state is State.FAILED:
-        messages.insert(0, dead_letter(work.record, topics, last_line(outcome.error_log), key))
-    elif outcome.state is State.SCHEDULED:
-        messages.insert(0, _retry(work, outcome, topics))
-    return Writes(work.assignment, work.record, messages, work=work, outcome=outcome)
+        messages.insert(0, dead_letter(record, topics, last_line(outcome.error_log), key))
+    return messages
 
 
 def writes_of_undecodable(assignment: Assignment, record: Record, topics: QueueTopics, reason: str) -> Writes:
@@ -163,6 +170,6 @@ def _retry(work: Work, outcome: OutcomeRecord, topics: QueueTopics) -> Message:
 def reference(message: Message) -> Message:
     """A dead letter that says where its bytes lie, instead of one that is too large to hold them."""
     digest = hashlib.sha256(message.value or b"").hexdigest().encode()
-    ours = (HEADER_REASON, HEADER_SOURCE, HEADER_TASK)
-    kept = {name: value for name, value in message.headers.items() if name in ours}
+    ours = (HEADER_REASON, HEADER_SOURCE, HEADER_TASK, HEADER_KEY)
+    kept = {name: value for name, value in message.headers.items() if name in ours and len(value) <= HEADER_BYTES}
     return Message(message.topic, b"", message.key, headers={**kept, HEADER_SHA256: digest})

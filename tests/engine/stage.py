@@ -235,12 +235,13 @@ class Player:
         self.scheduler = Scheduler(
             stage.broker,
             self.producer,
-            ledger.due,
+            ledger,
             stage.topics,
             DELAYED_GROUP,
             settings,
             telemetry,
             clock,
+            identity=self.identity,
             recover=self._woken,
         )
         self.delayed_consumer: MemoryConsumer | None = None

@@ -165,8 +165,7 @@ def tombstone_at_once(patch: pytest.MonkeyPatch) -> None:
     with_a_worker(test_scheduler.test_the_tombstone_of_one_firing_does_not_take_the_next_retry_with_it),
 )
 def delayed_by_task(patch: pytest.MonkeyPatch) -> None:
-    for module in ("yadtq.delayed", "yadtq.scheduler"):
-        patch.setattr(f"{module}.key_of", lambda task_id, _: f"0:{task_id}".encode())
+    patch.setattr("yadtq.delayed.key_of", lambda task_id, _: f"0:{task_id}".encode())
 
 
 @RULES.add(

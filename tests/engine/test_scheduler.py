@@ -425,6 +425,8 @@ def test_bytes_that_are_no_envelope_go_to_the_dead_letters_and_hold_up_nothing(s
     values = [record.value for record in stage.lying_in(stage.topics.dead)]
     assert sorted(values) == sorted([b"{", b"\xff", b"[]", b"no", strange.value])
     assert worker.kinds().count("dead_lettered") == 5
+    assert b"\xff\xfe" not in unburied(stage), "else each reading from the start would write its letter again"
+    assert unburied(stage) >= {b"0:x", b"7:other"}, "a task may wait under such a key"
 
 
 def test_dead_letters_that_kafka_never_takes_hold_up_nothing(stage: Stage, worker: Player) -> None:
