@@ -58,6 +58,7 @@ class Sent:
         self.messages = messages
         self._flight: Flight | None = None  # it has the messages of others too
         self._first = 0  # the place of ours in it
+        self._over = False
         self._waiting = threading.Lock()
         self._waiting.acquire()
 
@@ -73,6 +74,11 @@ class Sent:
             return [silent] * len(self.tasks)
         return [report or silent for report in self._flight.reports[self._first : self._first + len(self.tasks)]]
 
+    @property
+    def places(self) -> range:
+        """Where ours are among the messages of the flight."""
+        return range(self._first, self._first + len(self.tasks))
+
     def travels(self, flight: Flight, first: int) -> None:
         self._flight, self._first = flight, first
 
@@ -80,10 +86,14 @@ class Sent:
         self._waiting.acquire()
 
     def over(self) -> None:
-        self._waiting.release()
+        if not self._over:
+            self._over = True
+            self._waiting.release()
 
     def check(self) -> None:
         """Raise what the worst of the reports says."""
+        if not self.tasks or (self._flight is not None and self._flight.landed and not self._flight.failed):
+            return
         failed = [(task.task_id, at) for task, at in zip(self.tasks, self.reports, strict=True) if at.error]
         unknown = [(task_id, report.error or "") for task_id, report in failed if not report.refused]
         if unknown:
@@ -102,23 +112,36 @@ class Awaited(Sent):
         self.done: Future[None] = Future()
 
     def over(self) -> None:
-        self.done.set_result(None)
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class Group:
     """What several callers have sent together."""
 
     def __init__(self, members: Sequence[Sent], flight: Flight) -> None:
+        self.members = members
         self.flight = flight
         self.tasks: list[Envelope] = []
         self.topics: list[str] = []
         self.at_mono = time.monotonic()
         self.fresh: list[int] = []  # places of those that have their report and no QUEUED record
         self.unrecorded = False
+        self._recorded: set[int] = set()  # while some are late: the places of those that are done with
         for sent in members:
             sent.travels(flight, len(self.tasks))
             self.tasks += sent.tasks
             self.topics += sent.topics
+
+    def part(self) -> None:
+        """Let those go that wait for nothing more."""
+        if self.flight.unseen:
+            self._recorded.update(self.fresh)
+            whole = [sent for sent in self.members if self._recorded.issuperset(sent.places)]
+        else:
+            whole = list(self.members)
+        for sent in whole:
+            sent.over()
 
     def new(self) -> list[NewTask]:
         """What the ledger is told of the fresh ones."""
@@ -249,14 +272,27 @@ class Publisher:
         return group
 
     def _finish(self, group: Group) -> None:
-        """Wait for what is still on its way, and write the QUEUED records of what has arrived."""
+        """Write the QUEUED records of what has arrived, and wait for the rest; whose is not late does not wait."""
         self._record(group)
-        while group.flight.unseen:  # also where all have landed by now: during the write
-            left_s = max(group.at_mono + REPORT_S - time.monotonic(), 0)
-            group.fresh = self._sender.wait(group.flight, left_s, WORTH)
-            self._record(group)
-            if not left_s:
-                return
+        group.part()
+        if group.flight.unseen and len(group.members) > 1:
+            threading.Thread(target=self._wait_on, args=(group,), name="yadtq-late", daemon=True).start()
+        else:
+            self._wait_on(group)
+
+    def _wait_on(self, group: Group) -> None:
+        try:
+            enough = WORTH if len(group.members) == 1 else 1
+            while group.flight.unseen:  # also where all have landed by now: during the write
+                left_s = max(group.at_mono + REPORT_S - time.monotonic(), 0)
+                group.fresh = self._sender.wait(group.flight, left_s, enough)
+                self._record(group)
+                group.part()
+                if not left_s:
+                    return
+        finally:
+            for sent in group.members:
+                sent.over()
 
     def _record(self, group: Group) -> None:
         """Write QUEUED records. A ledger that is down delays the view and fails nothing."""

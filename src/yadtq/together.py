@@ -19,7 +19,7 @@ class Item(Protocol):
         """Wait until `over` is called."""
 
     def over(self) -> None:
-        """Its group is done with, or its work has failed: called once."""
+        """It is done with, or its work has failed; perhaps called again when the work of others of its group fails."""
 
 
 T = TypeVar("T", bound=Item)
@@ -31,7 +31,7 @@ class Together(Generic[T, U]):
 
     Args:
         turn: What a group does on the road.
-        rest: What it does with that afterwards.
+        rest: What it does with that afterwards; calls `over` of each item, here or later on another thread.
     """
 
     def __init__(self, turn: Callable[[list[T]], U], rest: Callable[[U], None]) -> None:
@@ -47,8 +47,7 @@ class Together(Generic[T, U]):
         group, leads = self._join(item)
         if leads:
             self._lead(group)
-        else:
-            item.wait()
+        item.wait()
 
     def start(self, item: T) -> None:
         """Have it done and return at once."""
@@ -71,10 +70,11 @@ class Together(Generic[T, U]):
                 self._close(group)
                 found = self._turn(group)
             self._rest(found)
-        finally:
+        except BaseException:
             self._close(group)  # it may have been interrupted on the way to the road
             for item in group:
                 item.over()
+            raise
 
     def _let_join(self, group: list[T]) -> None:
         """Give way to threads that are about to join: the last group's, which have just been woken."""

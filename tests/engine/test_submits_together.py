@@ -148,6 +148,53 @@ def test_a_report_that_is_late_holds_up_its_own_submit_and_not_the_next_one(stag
     assert ends[0].status() is yadtq.State.QUEUED
 
 
+def test_a_report_that_is_late_holds_up_nobody_of_its_group(stage: Stage) -> None:
+    for late in ("hold", "hold both"):  # whoever of them leads
+        ends: dict[str, yadtq.Handle[str]] = {}
+        words = ["a", late, "b", "c"] if late == "hold" else [late, "a", "b", late]
+
+        def one(at: int, words: Sequence[str] = words, ends: dict[str, yadtq.Handle[str]] = ends) -> None:
+            ends[f"{at} {words[at]}"] = stage.say.submit(words[at])
+
+        road = stage.app._publisher._together._road
+        road.acquire()  # all of them gather behind it
+        threads = [threading.Thread(target=one, args=(at,)) for at in range(4)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(stage.app._publisher._together._gathering or []) == 4)
+        road.release()
+        quick = {f"{at} {word}" for at, word in enumerate(words) if word != late}
+        eventually(lambda quick=quick, ends=ends: ends.keys() == quick)  # type: ignore[misc]
+        assert {ends[word].status() for word in quick} == {yadtq.State.QUEUED}
+        stage.kafka.let_go()
+        for thread in threads:
+            thread.join(30)
+        assert len(ends) == 4
+        assert {end.status() for end in ends.values()} == {yadtq.State.QUEUED}
+
+
+def test_of_two_that_are_late_the_first_does_not_wait_for_the_second(stage: Stage) -> None:
+    ends: list[str] = []
+    with stage.app._publisher._together._road:
+        threads = [
+            threading.Thread(target=lambda word=word: ends.append((stage.say.submit(word), word)[1]))  # type: ignore[misc]
+            for word in ("hold 1", "hold 2", "fine")
+        ]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(stage.app._publisher._together._gathering or []) == 3)
+    eventually(lambda: ends == ["fine"])
+    second = next(held for held in stage.kafka.held if b"hold 2" in (held[2].value or b""))
+    stage.kafka.held.remove(second)
+    stage.kafka.let_go()
+    eventually(lambda: ends == ["fine", "hold 1"])
+    stage.kafka.held.append(second)
+    stage.kafka.let_go()
+    for thread in threads:
+        thread.join(30)
+    assert ends == ["fine", "hold 1", "hold 2"]
+
+
 def test_who_gets_no_report_in_time_is_told_so_and_the_others_of_its_group_are_not(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

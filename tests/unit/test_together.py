@@ -20,7 +20,6 @@ class Errand:
         assert self.ended.wait(30)
 
     def over(self) -> None:
-        assert not self.ended.is_set()
         self.ended.set()
 
 
@@ -35,17 +34,20 @@ class Office:
         self.in_rest: Callable[[list[str]], object] = lambda names: None
         self.together = Together(self._turn, self._rest)
 
-    def _turn(self, group: list[Errand]) -> list[str]:
+    def _turn(self, group: list[Errand]) -> list[Errand]:
         self.entered.set()
         assert self.go.wait(30)
         names = sorted(errand.name for errand in group)
         self.in_turn(names)
         self.turns.append(names)
-        return names
+        return group
 
-    def _rest(self, names: list[str]) -> None:
+    def _rest(self, group: list[Errand]) -> None:
+        names = sorted(errand.name for errand in group)
         self.in_rest(names)
         self.rests.append(names)
+        for errand in group:
+            errand.over()
 
     def do(self, *names: str) -> list[threading.Thread]:
         threads = [threading.Thread(target=self.together.do, args=(Errand(name),)) for name in names]
@@ -138,7 +140,13 @@ def test_who_starts_an_errand_waits_for_nothing_and_it_gathers_with_the_others()
 
 def test_many_threads_that_come_again_and_again_each_get_their_own_work_done() -> None:
     done: list[str] = []
-    together = Together(lambda group: [errand.name for errand in group], done.extend)
+
+    def rest(group: list[Errand]) -> None:
+        for errand in group:
+            done.append(errand.name)
+            errand.over()
+
+    together: Together[Errand, list[Errand]] = Together(lambda group: group, rest)
 
     def some(name: str) -> None:
         for n in range(50):

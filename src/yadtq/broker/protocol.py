@@ -87,16 +87,19 @@ class Producer(Protocol):
 class Flight:
     """Messages under way together, and their reports as they come."""
 
-    __slots__ = ("_landed", "_seen", "reports")
+    __slots__ = ("_landed", "_seen", "failed", "reports")
 
     def __init__(self, count: int) -> None:
         self.reports: list[Report | None] = [None] * count  # by the place of the message
+        self.failed = False  # one of the reports is an error
         self._landed: list[int] = []  # places, as they came
         self._seen = 0
 
     def land(self, at: int, report: Report) -> None:
         """What became of one message."""
         self.reports[at] = report
+        if report.error is not None:
+            self.failed = True
         self._landed.append(at)
 
     @property
