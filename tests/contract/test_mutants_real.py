@@ -20,6 +20,7 @@ import test_runner
 from broker_bench import BrokerBench
 from confluent_kafka import KafkaException
 from ledger_bench import HOUR_MS, RedisBench, redis_bench
+from redis.client import PubSub
 
 import yadtq.ledger.redis
 from mutants import Mutant, Mutants, turns_red
@@ -213,6 +214,34 @@ def test_a_mutant_of_the_scripts_does_not_survive(mutant: Mutant, redis_url: str
             open_ledger(bench.ledger, "q")
             bench.start("w1", "w2")
             yield (bench,)
+
+    turns_red(mutant, ground)
+
+
+# -- the channel -------------------------------------------------------------------------------------------------------
+
+EARS = Mutants()
+
+
+@EARS.add(
+    "a channel on which nothing is said is asked whether it is alive",
+    test_others_clients.test_redis_py_4098_a_queue_that_is_idle_for_longer_than_an_answer_may_take_hears_and_works_on,
+)
+def silence_is_taken_for_an_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PubSub, "ping", lambda *_: None)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", EARS, ids=str)
+def test_a_mutant_of_the_channel_does_not_survive(mutant: Mutant, redis_url: str, prefix: str) -> None:
+    @contextmanager
+    def ground() -> Iterator[tuple[RedisBench]]:
+        with redis_bench(redis_url, prefix) as bench:
+            open_ledger(bench.ledger, "q")
+            bench.start("w1")
+            yield (bench,)
+            bench.wipe()
 
     turns_red(mutant, ground)
 

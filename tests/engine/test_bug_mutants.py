@@ -1,6 +1,6 @@
 """Each bug of others, put into this engine as a mutant: the test that is named after it turns red."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -15,6 +15,7 @@ from yadtq.engine import Engine
 from yadtq.intake import Assignment
 from yadtq.offsets import Position, Tracker
 from yadtq.settle import Settler
+from yadtq.states import State
 from yadtq.writes import Writes
 
 MUTANTS = Mutants()
@@ -151,6 +152,23 @@ def offset_0_is_nothing(patch: pytest.MonkeyPatch) -> None:
         return position if position is not None and position.offset else None
 
     patch.setattr(Assignment, "committable", committable)
+
+
+@MUTANTS.add(
+    "a dead letter settles the task that failed and no other",
+    others.test_karafka_3216_a_dead_letter_is_of_the_one_that_failed_and_commits_nothing_beside_it,
+)
+def a_dead_letter_ends_all_before_it(patch: pytest.MonkeyPatch) -> None:
+    really = Engine._close
+
+    def close(self: Engine, works: Iterable[Work]) -> None:
+        works = list(works)
+        really(self, works)
+        for work in works:
+            if work.verdict is not None and work.verdict.state is State.FAILED:
+                work.assignment.close(*[at for at in work.assignment._held if at < work.record.offset])
+
+    patch.setattr(Engine, "_close", close)
 
 
 def failing_twice(stage: Stage) -> None:

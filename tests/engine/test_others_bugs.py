@@ -5,6 +5,7 @@ from stage import GROUP, Player, Stage
 
 from yadtq.attempt import Ending
 from yadtq.broker import TopicPartition
+from yadtq.layout import HEADER_SOURCE
 from yadtq.offsets import Position, Tracker, read_bitmap
 
 
@@ -177,6 +178,27 @@ def test_karafka_3215_an_unfinished_offset_0_is_a_position_like_any_other_and_no
     stage.lease_over(heir)
     heir.work()
     assert heir.runner.history == [("a", 2)]
+
+
+def test_karafka_3216_a_dead_letter_is_of_the_one_that_failed_and_commits_nothing_beside_it(stage: Stage) -> None:
+    """Where a batch ran in parallel and one part of it failed for good, any message of that part went to the dead
+    letters, and the commit passed what other parts had not finished."""
+    stage.publish("a", "b", "c", "d", max_attempts=1)
+    worker = begun(stage.player(order="unordered"))
+    (failed,) = [number for number, attempt in worker.runner.running.items() if attempt.task_id == "c"]
+    worker.runner.end_one(failed, Ending.RAISED)
+    worker.turn(4)
+    found = commit(stage, worker)
+    assert found is not None
+    assert (found.offset, read_bitmap(found.metadata, 0)) == (0, {2})
+    (letter,) = stage.lying_in(stage.topics.dead)
+    assert letter.headers[HEADER_SOURCE] == f"{stage.topics.tasks}/0/2".encode()
+    assert letter.value == stage.lying_in(stage.topics.tasks)[2].value
+    worker.crash()
+    heir = stage.player("heir", order="unordered")
+    stage.lease_over(heir)
+    heir.work()
+    assert heir.runner.history == [("a", 2), ("b", 2), ("d", 2)]
 
 
 @pytest.mark.parametrize("lease", ["holds", "is over"])
