@@ -25,7 +25,7 @@ from yadtq.heartbeat import Identity
 from yadtq.intake import Assignment
 from yadtq.lanes import Lanes
 from yadtq.layout import QueueTopics
-from yadtq.ledger import Answer, Batch, Elsewhere, Ledger, Over, Refusal, Release, Resend, Run, Stale
+from yadtq.ledger import Answer, Batch, Elsewhere, Errand, Ledger, Over, Refusal, Release, Resend, Run, Stale
 from yadtq.register import Registrar
 from yadtq.retry import DEFAULT, decide
 from yadtq.runners import Runner, Sink
@@ -78,7 +78,7 @@ class Engine(Service):
 
     Args:
         nudge: Called when the heartbeat should beat now.
-        recover: Called when the ledger says that it has to be read in first.
+        recover: Called when outcomes have to be read in first, with what has to be done.
         order: What has to wait for what.
         chance: Draws the place of a wait in its range.
     """
@@ -95,7 +95,7 @@ class Engine(Service):
         *,
         make_runner: Callable[[Sink], Runner],
         nudge: Callable[[], None],
-        recover: Callable[[], None],
+        recover: Callable[[Errand], None],
         order: Order = "unordered",
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -337,7 +337,7 @@ class Engine(Service):
         if Refusal.DEAD in refusals:
             self._nudge()
         if Refusal.UNREAD in refusals:
-            self._registrar.recover()
+            self._registrar.recover(Errand.READ)
 
     def _start(self, works: Iterable[Work]) -> None:
         alive, now = self._identity.alive, self._clock.mono_s()

@@ -56,10 +56,12 @@ class Rebuilder(Service):
         self._least_ms = least_ms
         self._telemetry = telemetry
         self._wake = threading.Event()
+        self._asked = False  # for what may have been forgotten: nobody reads all of it in for less
         self._used = False  # the queue is not new: something stands in its outcomes
 
-    def wake(self) -> None:
-        """The ledger said that something has to be read in. Safe on any thread, and quick."""
+    def wake(self, errand: Errand) -> None:
+        """The ledger said that it has to be rebuilt, or what it forgot be read. Safe on any thread, and quick."""
+        self._asked = self._asked or errand is Errand.READ
         self._wake.set()
 
     def stop(self) -> None:
@@ -79,13 +81,17 @@ class Rebuilder(Service):
     def turn(self) -> bool:
         """Do what there is to do; False: a store does not answer, try again."""
         token = uuid.uuid4().hex
+        asked, self._asked = self._asked, False
+        done = False
         try:
             errand = self._take(token)
             if errand in (Errand.REBUILD, Errand.READ):
                 try:
-                    self._do(errand, token)
+                    if asked or errand is Errand.REBUILD:
+                        self._do(errand, token)
                 finally:
                     self._ledger.drop(self._topics.tasks, token)
+            done = True
         except LedgerUnavailable as error:
             self._telemetry.failed("Redis", error)
             return False
@@ -94,6 +100,8 @@ class Rebuilder(Service):
             return False
         except _Lost:
             return False
+        finally:
+            self._asked = self._asked or (asked and not done)
         return True
 
     def _take(self, token: str) -> Errand:

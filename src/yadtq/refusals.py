@@ -16,7 +16,7 @@ from yadtq.broker import Message, Producer, Record, Report, TopicPartition
 from yadtq.codec import decode
 from yadtq.heartbeat import Identity
 from yadtq.layout import HEADER_KEY, HEADER_REASON, HEADER_SHA256, QueueTopics
-from yadtq.ledger import Answer, Batch, Claim, Ledger, Over, Refusal, Seal, Stale
+from yadtq.ledger import Answer, Batch, Claim, Errand, Ledger, Over, Refusal, Seal, Stale
 from yadtq.service import Clock
 from yadtq.states import State
 from yadtq.telemetry import Event, Telemetry
@@ -70,7 +70,7 @@ class Refusals:
     """The envelopes that were refused, of all partitions that this worker has or had. One thread owns it.
 
     Args:
-        recover: Called when the ledger says that it has to be read in first.
+        recover: Called when outcomes have to be read in first, with what has to be done.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Refusals:
         identity: Identity,
         telemetry: Telemetry,
         clock: Clock,
-        recover: Callable[[], None],
+        recover: Callable[[Errand], None],
     ) -> None:
         self._ledger = ledger
         self._producer = producer
@@ -183,7 +183,7 @@ class Refusals:
         answers = self._ledger.exchange(self._topics.tasks, self._identity.name, self._identity.incarnation, batch)
         self._telemetry.answered("Redis")
         if answers.waiting:
-            self._recover()
+            self._recover(Errand.REBUILD)
             return []
         fates: list[Fate] = []
         for each, sealed in zip(sealing, answers.seals, strict=True):
@@ -230,7 +230,7 @@ class Refusals:
             case Over() | Stale():
                 self._leave(refused)  # the index says that it is over when it is looked at next (T1)
             case Refusal.UNREAD:
-                self._recover()
+                self._recover(Errand.READ)
             case _:
                 pass  # somebody has it, or this worker has to be reborn first: it is asked again
 

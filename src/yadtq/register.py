@@ -11,7 +11,7 @@ from yadtq.claim import Work
 from yadtq.errors import LedgerUnavailable
 from yadtq.heartbeat import Identity
 from yadtq.layout import QueueTopics
-from yadtq.ledger import Ledger
+from yadtq.ledger import Errand, Ledger
 from yadtq.telemetry import Event, Telemetry
 
 
@@ -19,11 +19,16 @@ class Registrar:
     """One worker's part in the barrier of a queue.
 
     Args:
-        recover: Called when the outcomes have to be read in. It is quick.
+        recover: Called when the outcomes have to be read in, with what has to be done. It is quick.
     """
 
     def __init__(
-        self, ledger: Ledger, topics: QueueTopics, identity: Identity, telemetry: Telemetry, recover: Callable[[], None]
+        self,
+        ledger: Ledger,
+        topics: QueueTopics,
+        identity: Identity,
+        telemetry: Telemetry,
+        recover: Callable[[Errand], None],
     ) -> None:
         self.recover = recover
         self._ledger = ledger
@@ -49,4 +54,4 @@ class Registrar:
                 self._ledger.register(self._topics.tasks, identity.name, incarnation, held)
             except LedgerUnavailable as error:
                 self._telemetry.failed("Redis", error)
-        self.recover()
+        self.recover(Errand.REBUILD)

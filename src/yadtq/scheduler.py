@@ -21,7 +21,7 @@ from yadtq.delayed import due, entry_of, is_key, read_key, tombstone
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.heartbeat import Identity
 from yadtq.layout import HEADER_REASON, HEADER_SHA256, QueueTopics
-from yadtq.ledger import Due, Ledger, Look, Waiting
+from yadtq.ledger import Due, Errand, Ledger, Look, Waiting
 from yadtq.offsets import Position
 from yadtq.refusals import Refusals
 from yadtq.service import Clock, Service
@@ -70,7 +70,7 @@ class Scheduler(Service):
 
     Args:
         group: The group of `Q.delayed`.
-        recover: Called when the ledger says that it has to be read in first.
+        recover: Called when outcomes have to be read in first, with what has to be done.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Scheduler(Service):
         clock: Clock,
         *,
         identity: Identity,
-        recover: Callable[[], None],
+        recover: Callable[[Errand], None],
     ) -> None:
         super().__init__("yadtq-scheduler")
         self._broker = broker
@@ -220,7 +220,7 @@ class Scheduler(Service):
         """Take what the index says of a partition; False: it did nothing."""
         self._telemetry.answered("Redis")
         if look.closed:
-            self._recover()
+            self._recover(Errand.REBUILD)
             self._later()
             return False
         if look.upto != expected:

@@ -120,7 +120,7 @@ class Worker:
             self._clock,
             make_runner=self._make_runner,
             nudge=lambda: heartbeat.nudge(),
-            recover=lambda: rebuilder.wake(),
+            recover=lambda errand: rebuilder.wake(errand),
             order=self._settings.order,
         )
         if not engine.runner.isolates and self._app.registry.solo:

@@ -213,8 +213,9 @@ class Twins(RuleBasedStateMachine):
         task=TASKS,
         state=st.sampled_from([State.SUCCESS, State.FAILED, State.SCHEDULED]),
         fence=st.sampled_from(["1.1", "1.2", "1.3", "2.1", "?"]),
+        finished_at_ms=st.sampled_from([8, 2**50]),
     )
-    def restore(self, task: str, state: State, fence: str) -> None:
+    def restore(self, task: str, state: State, fence: str, finished_at_ms: int) -> None:
         at = 9 if state is State.SCHEDULED else 0
         outcome = OutcomeRecord(
             task_id=task,
@@ -222,8 +223,8 @@ class Twins(RuleBasedStateMachine):
             state=state,
             attempts=2,
             fence=fence,
-            finished_at_ms=None if at else 8,
-            generation=1,
+            finished_at_ms=None if at else finished_at_ms,
+            generation=int(at > 0),
             not_before_ms=at,
             failures=1,
         )

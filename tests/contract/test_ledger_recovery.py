@@ -28,6 +28,9 @@ def held(task_id: str = "t", **changes: Any) -> Held:
     return Held(task_id, **(facts | changes))
 
 
+FRESH_MS = 2**50  # an end that has its whole life before it
+
+
 def outcome(task_id: str = "t", state: State = State.SUCCESS, **changes: Any) -> OutcomeRecord:
     facts: dict[str, Any] = {
         "fence": "5.3",
@@ -38,7 +41,7 @@ def outcome(task_id: str = "t", state: State = State.SUCCESS, **changes: Any) ->
         "worker": "w0",
         "queued_at_ms": 5,
         "started_at_ms": 6,
-        "finished_at_ms": None if state is State.SCHEDULED else 8,
+        "finished_at_ms": None if state is State.SCHEDULED else FRESH_MS,
         "topic": "q",
         "partition": 1,
         "offset": 7,
@@ -212,7 +215,7 @@ def test_an_end_is_restored_as_it_was_sealed_and_expires(waiting: Bench) -> None
     ok, bad = waiting.record("ok"), waiting.record("bad")
     assert (ok.status, ok.sealed, ok.result, ok.attempts, ok.fence) == (State.SUCCESS, True, b'{"a":1}', 2, "5.3")
     assert (bad.status, bad.sealed, bad.error_log, bad.result) == (State.FAILED, True, "boom", None)
-    assert (ok.worker, ok.queued_at_ms, ok.started_at_ms, ok.finished_at_ms) == ("w0", 5, 6, 8)
+    assert (ok.worker, ok.queued_at_ms, ok.started_at_ms, ok.finished_at_ms) == ("w0", 5, 6, FRESH_MS)
     assert (ok.topic, ok.partition, ok.offset, ok.failures, ok.deaths) == ("q", 1, 7, 1, 1)
     assert TTL_S - 60 < (waiting.ttl_s("ok") or 0) <= TTL_S
     opened(waiting, 1)
@@ -263,6 +266,60 @@ def test_an_end_goes_over_what_runs_and_over_a_verdict_without_a_seal(waiting: B
     assert waiting.ledger.take("q", "a", 0) is Errand.REBUILD
     assert waiting.ledger.restore("q", "a", [outcome("u", fence=run.fence, result=msgspec.Raw(b"3"))]) == 1
     assert waiting.record("u").final
+
+
+def test_an_end_is_restored_for_what_is_left_of_its_life_and_the_reading_counts_as_long(waiting: Bench) -> None:
+    """C8: where one of them has gone, an absent record says nothing any more."""
+    waiting.ledger.restore(
+        "q", "a", [outcome("old", finished_at_ms=waiting.now_ms() - (TTL_S - 100) * 1000), outcome()]
+    )
+    assert 40 < (waiting.ttl_s("old") or 0) <= 100
+    assert (waiting.ttl_s() or 0) > TTL_S - 60
+    opened(waiting, 1)
+    assert waiting.run("w1", waiting.wish("new", in_doubt=True)), "all that was read in is there"
+    assert 40_000 < reading_ms(waiting) <= 100_000
+
+
+def test_an_end_whose_life_is_over_is_not_restored_and_its_absence_is_no_free_pass(waiting: Bench) -> None:
+    ended = outcome(finished_at_ms=8)
+    register(waiting, "w1", held(fence="5.3"))
+    assert waiting.ledger.restore("q", "a", [ended]) == 0
+    assert waiting.ledger.records(["t"]) == [None], "an end goes over what runs"
+    opened(waiting, 1)
+    assert waiting.claim("w1", waiting.wish(in_doubt=True)) is Refusal.UNREAD
+    assert waiting.claim("w1", waiting.wish(queued_at_ms=5)) is Refusal.UNREAD
+    assert waiting.ledger.take("q", "a", 0) is Errand.READ
+    assert waiting.ledger.restore("q", "a", [ended], absent_only=True) == 1
+    assert waiting.ledger.open("q", "a", 0, 1)
+    assert waiting.over("w1").sealed
+    assert (waiting.ttl_s() or 0) > TTL_S - 60, "asked for, it lives as long as the reading counts"
+
+
+def test_the_end_of_what_was_retried_is_restored_however_old(waiting: Bench) -> None:
+    """A repeated record of the retry may stand behind it (S4)."""
+    ended = outcome(finished_at_ms=8, generation=1, fence="5.4")
+    assert waiting.ledger.restore("q", "a", [ended, outcome(state=State.SCHEDULED)]) == 1
+    assert waiting.record().final
+
+
+def test_what_is_there_at_a_reading_lives_as_long_as_the_reading_counts(waiting: Bench) -> None:
+    old = outcome(finished_at_ms=waiting.now_ms() - (TTL_S - 100) * 1000)
+    waiting.ledger.restore("q", "a", [old])
+    opened(waiting, 1)
+    forget_reading(waiting)
+    assert waiting.ledger.take("q", "a", 0) is Errand.READ
+    assert waiting.ledger.restore("q", "a", [old], absent_only=True) == 0
+    assert waiting.ledger.open("q", "a", 0, 1)
+    assert (waiting.ttl_s() or 0) > TTL_S - 60
+    assert reading_ms(waiting) > (TTL_S // 2 - 60) * 1000
+
+
+def test_what_a_rebuild_finds_there_bounds_the_reading_too(waiting: Bench) -> None:
+    old = outcome(finished_at_ms=waiting.now_ms() - (TTL_S - 100) * 1000)
+    waiting.ledger.restore("q", "a", [old, old])
+    waiting.ledger.restore("q", "a", [old])
+    opened(waiting, 2)
+    assert reading_ms(waiting) <= 100_000
 
 
 # -- lost writes -------------------------------------------------------------------------------------------------------
@@ -323,6 +380,14 @@ def expire_lock(bench: Bench) -> None:
         bench.client.delete(bench.layout.lock("q"))
     else:
         bench.pass_ms(LOCK_MS)
+
+
+def reading_ms(bench: Bench) -> int:
+    """How long the reading counts from now on."""
+    if isinstance(bench, RedisBench):
+        return int(bench.client.pttl(bench.layout.read("q")))
+    assert isinstance(bench, MemoryBench)
+    return bench.ledger._life("q").read_until_ms - bench.now_ms()
 
 
 def forget_reading(bench: Bench) -> None:

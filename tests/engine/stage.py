@@ -18,7 +18,7 @@ from yadtq.handle import Handle
 from yadtq.heartbeat import Heartbeat, Identity
 from yadtq.intake import Intake
 from yadtq.layout import HEADER_MARKER, Layout
-from yadtq.ledger import TaskRecord
+from yadtq.ledger import Errand, TaskRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.publisher import ensure_queue
 from yadtq.rebuild import Rebuilder
@@ -247,8 +247,9 @@ class Player:
         self.delayed_consumer: MemoryConsumer | None = None
         self.heartbeat.turn()
 
-    def _woken(self) -> None:
+    def _woken(self, errand: Errand) -> None:
         self.woken = True
+        self.rebuilder.wake(errand)
 
     def schedule(self, times: int = 1) -> None:
         """Turn the scheduler, which joins its group at the first turn; no time passes."""

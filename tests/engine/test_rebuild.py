@@ -321,6 +321,33 @@ def test_what_the_group_and_the_ledger_forgot_is_read_in_before_it_could_run(sta
     check(stage)
 
 
+def test_a_rebuild_brings_back_what_is_young_and_the_old_is_read_when_it_is_asked_for(stage: Stage) -> None:
+    """What has ended a day ago fills no memory, and does not run again either."""
+    stage.publish(*IDS, queued_at_ms=1)
+    one = stage.player("one")
+    one.work(10)
+    stage.clock.turn(90_000_000)
+    one.heartbeat.turn()
+    one.turn()
+    one.heartbeat.turn()
+    stage.publish("young", queued_at_ms=stage.clock.now_ms())
+    one.work(10)
+    assert stage.record("young").final
+    one.crash()
+    stage.ledger.wipe()
+    stage.broker.offsets.clear()
+    heir = stage.player("heir")
+    heir.rebuilder._least_ms = 0
+    heir.rebuilder.turn()
+    assert stage.record("young").final
+    assert stage.ledger.records(IDS) == [None] * 4
+    heir.rebuilder.turn()
+    assert stage.ledger.records(IDS) == [None] * 4, "nobody has asked for them"
+    heir.work(10)
+    assert heir.runner.history == []
+    assert all(stage.record(task_id).final for task_id in IDS)
+
+
 # -- who reads, and when -----------------------------------------------------------------------------------------------
 
 

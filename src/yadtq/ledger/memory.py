@@ -154,17 +154,29 @@ class MemoryLedger:
         self, topic: str, token: str, outcomes: Sequence[OutcomeRecord], *, absent_only: bool = False
     ) -> int | None:
         with self._move() as now:
-            if not self._life(topic).batch(token, now):
+            life = self._life(topic)
+            if not life.batch(token, now):
                 return None
-            return sum(self._restore(outcome, absent_only, now) for outcome in outcomes)
+            return sum(self._restore(life, outcome, absent_only, now) for outcome in outcomes)
 
-    def _restore(self, outcome: OutcomeRecord, absent_only: bool, now: int) -> bool:
+    def _restore(self, life: Life, outcome: OutcomeRecord, absent_only: bool, now: int) -> bool:
         task, final = self._task(outcome.task_id, now), outcome.state in FINAL
         counts = final and task is None if absent_only else task is None or task.gives_way(outcome)
+        whole_ms = now + self._ttl_ms
+        least_ms = whole_ms
         if counts:
             self._tasks[outcome.task_id] = made = restored(outcome)
-            made.expires_at_ms = now + self._ttl_ms if final else None
-        return counts
+            if final:
+                in_part = outcome.finished_at_ms and not outcome.generation and not absent_only
+                least_ms = min((outcome.finished_at_ms or 0) + self._ttl_ms, whole_ms) if in_part else whole_ms
+                made.expires_at_ms = least_ms
+            if least_ms <= now:
+                del self._tasks[outcome.task_id]
+        elif final and task is not None and task.expires_at_ms is not None:
+            task.expires_at_ms = whole_ms if absent_only else task.expires_at_ms
+            least_ms = task.expires_at_ms
+        life.least_ms = min(least_ms, life.least_ms or least_ms)
+        return counts and least_ms > now
 
     def open(self, topic: str, token: str, epoch: int, batches: int) -> bool:
         with self._move() as now:

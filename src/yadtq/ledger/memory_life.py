@@ -25,6 +25,7 @@ class Life:
     token: str = ""  # of the lock
     batches: int = 0
     lock_until_ms: int = 0
+    least_ms: int | None = None  # when the first of what was restored goes
 
     def call(self, worker: str, seen: Seen) -> Seen | None:
         """Count a call; None: it has to wait. A life that knows of fewer than the worker has lost writes (R2)."""
@@ -53,7 +54,7 @@ class Life:
         if not self.is_held(token, now):
             if self.token and now < self.lock_until_ms:
                 return Errand.TAKEN
-            self.token, self.batches = token, 0
+            self.token, self.batches, self.least_ms = token, 0, None
         self.lock_until_ms = now + LOCK_MS
         return Errand.READ if self.epoch else Errand.REBUILD
 
@@ -84,7 +85,7 @@ class Life:
             self.writes.clear()
         elif not self.epoch:
             return False
-        self.read_until_ms = now + reading_ms
+        self.read_until_ms = min(now + reading_ms, self.least_ms or now + reading_ms)  # C8
         self.token = ""
         return True
 

@@ -45,7 +45,7 @@ ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a l
 LISTEN_S = 0.5  # how long an ear that is closed may listen on
 REST_S = 0.5  # a connection that has not been used for so long may have been cut
 DEAF_S = 1.0  # before it tries again
-NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run", "register", "recovery"}
+NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run", "register", "recovery", "restore"}
 NEEDS_FENCES = {"exchange", "finish", "register", "restore"}
 DUE = {"due_place", "due_put", "due_look", "due_remove"}
 # These may write when Redis is full: without its beat every worker would turn DEAD, without its seal no record would

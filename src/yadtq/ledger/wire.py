@@ -60,7 +60,10 @@ def register_value(task_key: str, topic: str, worker: str, incarnation: str, att
 
 def restore_value(token: str, task_key: str, ttl_s: int, absent_only: bool, outcomes: Sequence[OutcomeRecord]) -> bytes:
     """The argument of `restore.lua`."""
-    rows = [(o.task_id, o.state in FINAL, o.fence, _fields(o)) for o in outcomes]
+    rows = [
+        (o.task_id, o.state in FINAL, o.fence, 0 if o.generation else o.finished_at_ms or 0, _fields(o))
+        for o in outcomes
+    ]
     return _encode((token, LOCK_MS, task_key, ttl_s, absent_only, rows))
 
 

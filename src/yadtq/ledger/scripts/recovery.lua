@@ -2,7 +2,7 @@
 -- ARGV: what (take, allot, open or drop), token of whoever asks, then
 --   take: age in ms that the barrier must have, how long the lock and the barrier are kept in ms;
 --   allot: the highest epoch that was seen in Kafka;
---   open: epoch (0: it stays, the outcomes were only read), batches that were restored, how long the reading counts in ms.
+--   open: epoch (0: it stays, the outcomes were only read), batches that were restored, how long the reading counts at most in ms.
 local what, token = ARGV[1], ARGV[2]
 local epoch, holder = redis.call('GET', KEYS[1]), redis.call('HGET', KEYS[4], 'token')
 if what == 'take' then
@@ -36,6 +36,9 @@ else
   redis.call('SET', KEYS[1], ARGV[3])
   redis.call('DEL', KEYS[3], KEYS[5])
 end
-redis.call('SET', KEYS[2], 1, 'PX', ARGV[5])
+-- C8: the reading counts as long as everything that was read in is there.
+local least = tonumber(redis.call('HGET', KEYS[4], 'least_ms') or now + ARGV[5])
+local counts_ms = math.min(tonumber(ARGV[5]), least - now)
+if counts_ms > 0 then redis.call('SET', KEYS[2], 1, 'PX', string.format('%.0f', counts_ms)) else redis.call('DEL', KEYS[2]) end
 redis.call('DEL', KEYS[4])
 return 1
