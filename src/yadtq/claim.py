@@ -24,6 +24,7 @@ class Work:
         "assignment",
         "copied",
         "envelope",
+        "failures",
         "incarnation",
         "number",
         "record",
@@ -44,6 +45,7 @@ class Work:
         self.run: Run | None = None  # the claim, once it is answered RUN
         self.incarnation = ""  # of this worker, when it was claimed
         self.verdict: Verdict | None = None
+        self.failures = 0  # of the tries in place, should the ledger forget them
         self.since_mono = 0.0  # when it was given to a runner, or first asked for elsewhere
         self.solo = False  # it waits among those that run alone
         self.told = False  # that it has started
@@ -71,7 +73,7 @@ class Work:
             record.partition,
             record.offset,
             self.queued_at_ms,
-            envelope.task_tries,
+            max(envelope.task_tries, self.failures),
             envelope.max_attempts,
             "" if known else refusal(envelope.task_type, registry),
             envelope.generation,

@@ -9,7 +9,7 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from yadtq.broker import Broker, Consumer, Record, TopicPartition
+from yadtq.broker import Broker, Consumer, Record, TopicPartition, membership
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import SPAN, Position, Tracker
 from yadtq.service import Clock, Service
@@ -142,18 +142,10 @@ class Intake(Service):
         self._full_mono: float | None = None  # since when the host has been full
 
     def run(self) -> None:
-        consumer = self._broker.consumer(
-            self._topic,
-            self._group,
-            self,
-            self._settings.session_ms,
-            protocol=self._settings.group_protocol,
-        )
-        try:
+        # The revocation in leaving commits what is finished.
+        with membership(self._broker, self._topic, self._group, self, self._settings) as consumer:
             while not self.stopping.is_set():
                 self.turn(consumer)
-        finally:
-            consumer.close()  # the revocation inside commits what is finished
 
     def turn(self, consumer: Consumer) -> None:
         """One round: poll, hand on, pause or resume, commit what is due."""

@@ -80,7 +80,8 @@ class Layout:
         return f"{self.prefix}yadtq:epoch:{topic}"
 
     def read(self, topic: str) -> str:
-        """A string: the outcomes of this queue were read into the ledger. TTL: half of Settings.record_ttl_s."""
+        """A string: the outcomes of this queue were read into the ledger. TTL: at most half of
+        Settings.record_ttl_s, and no longer than all of them are there."""
         return f"{self.prefix}yadtq:read:{topic}"
 
     def writes(self, topic: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from yadtq.broker import Broker, Consumer, Message, Producer, Record, Report, TopicPartition
+from yadtq.broker import Broker, Consumer, Message, Producer, Record, Report, TopicPartition, membership
 from yadtq.codec import Undecodable
 from yadtq.delayed import due, entry_of, is_key, read_key, tombstone
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
@@ -110,18 +110,9 @@ class Scheduler(Service):
         self._count, self._fresh_until = 0, 0.0  # partitions of Q
 
     def run(self) -> None:
-        consumer = self._broker.consumer(
-            self._topics.delayed,
-            self._group,
-            self,
-            self._settings.session_ms,
-            protocol=self._settings.group_protocol,
-        )
-        try:
+        with membership(self._broker, self._topics.delayed, self._group, self, self._settings) as consumer:
             while not self.stopping.is_set():
                 self.turn(consumer)
-        finally:
-            consumer.close()
 
     def turn(self, consumer: Consumer) -> None:
         """One round: hear what Kafka has taken, poll, index what came, fire what is due."""

@@ -91,6 +91,7 @@ class Settler:
                 why = f"in {verdict.wait_s:.2f} s: {last_line(verdict.error_log)}"
                 self._telemetry.tell(event_of(kind, work, why))
             if verdict.state is State.QUEUED:
+                work.failures = work.held.failures + verdict.failed
                 back.append((work, verdict.wait_s))
             else:
                 work.renew(epoch)

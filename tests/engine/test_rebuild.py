@@ -96,6 +96,25 @@ def test_a_wipe_after_any_step_loses_nothing_and_runs_nothing_finished_again(
     assert "rebuilt" in heir.kinds() + one.kinds()
 
 
+def test_the_failures_of_what_waits_in_place_outlive_the_ledger_with_their_worker(stage: Stage) -> None:
+    """A retry in place has no envelope of its own that could carry them."""
+    stage.publish("t")
+    one = stage.player("one", order="partition")
+    one.turn(2)
+    for failures in (1, 2):
+        one.runner.begin()
+        one.runner.end(Ending.RAISED)
+        one.turn(2)
+        assert stage.record("t").failures == failures
+        stage.ledger.wipe()
+        stage.barrier_over(one)
+    one.runner.begin()
+    one.runner.end(Ending.RAISED)
+    one.turn(3)
+    assert [outcome.state for outcome in stage.ends("t")] == [State.FAILED]
+    assert len(one.runner.history) == 3
+
+
 def test_without_a_barrier_what_was_accepted_would_run_again(stage: Stage) -> None:
     """The model's `no_barrier`: accepted, moved to another worker, wiped, and not yet in Kafka."""
     slow, other = accepted_and_moved(stage)

@@ -16,6 +16,7 @@ from yadtq.broker.protocol import (
     Start,
     TopicPartition,
     ensure_topic,
+    membership,
 )
 from yadtq.settings import Settings
 
@@ -36,6 +37,7 @@ __all__ = [
     "TopicPartition",
     "connect",
     "ensure_topic",
+    "membership",
 ]
 
 

@@ -3,14 +3,15 @@
 One invariant: a `Consumer` belongs to one thread; a `Producer` and the `Broker` itself may be used from any.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
 
 from yadtq.offsets import Position
-from yadtq.settings import GroupProtocol
+from yadtq.settings import GroupProtocol, WorkerSettings
 
 NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
 T = TypeVar("T")
@@ -255,3 +256,15 @@ class Broker(Protocol):
 def ensure_topic(broker: Broker, name: str, partitions: int, config: Mapping[str, str]) -> int:
     """Create a topic if it is missing; return how many partitions it really has."""
     return partitions if broker.create_topic(name, partitions, config) else broker.partitions()[name]
+
+
+@contextmanager
+def membership(
+    broker: Broker, topic: str, group: str, listener: Listener, settings: WorkerSettings
+) -> Iterator[Consumer]:
+    """A worker's place in a group, for as long as this lasts; leaving tells the listener."""
+    consumer = broker.consumer(topic, group, listener, settings.session_ms, protocol=settings.group_protocol)
+    try:
+        yield consumer
+    finally:
+        consumer.close()
