@@ -8,11 +8,12 @@ import itertools
 
 from yadtq.attempt import Attempt
 from yadtq.broker import Record
+from yadtq.catalogue import Known
 from yadtq.envelope import Envelope
 from yadtq.intake import Assignment
 from yadtq.ledger import Claim, Held, Release, Run
 from yadtq.retry import Verdict
-from yadtq.task import FREE, Registry
+from yadtq.task import FREE
 
 _numbers = itertools.count(1)
 
@@ -62,10 +63,9 @@ class Work:
     def queued_at_ms(self) -> int:
         return self.envelope.queued_at_ms or self.record.timestamp_ms
 
-    def claim(self, registry: Registry) -> Claim:
+    def claim(self, known: Known) -> Claim:
         """The question for the ledger."""
         envelope, record = self.envelope, self.record
-        known = registry.get(envelope.task_type) is not None
         return Claim(
             envelope.task_id,
             f"{self.assignment.number}/{record.partition}/{record.offset}/{self.round}",
@@ -75,15 +75,15 @@ class Work:
             self.queued_at_ms,
             max(envelope.task_tries, self.failures),
             envelope.max_attempts,
-            "" if known else refusal(envelope.task_type, registry),
+            "" if known.get(envelope.task_type) else refusal(envelope.task_type, known),
             envelope.generation,
             self.assignment.doubts(record),
         )
 
-    def attempt(self, registry: Registry) -> Attempt:
+    def attempt(self, known: Known) -> Attempt:
         """What the runner is given. A task that has ended a process runs alone from then on."""
         envelope, run = self.envelope, self.held
-        task = registry.get(envelope.task_type)
+        task = known.get(envelope.task_type)
         limits = task.limits if task is not None else FREE
         return Attempt(
             self.number,
@@ -126,6 +126,6 @@ class Work:
             self.run = run._replace(fence=f"{epoch}.{run.fence.partition('.')[2]}")
 
 
-def refusal(task_type: str, registry: Registry) -> str:
+def refusal(task_type: str, known: Known) -> str:
     """Say why this worker cannot run such a task."""
-    return f"unknown task {task_type!r}; this worker knows {', '.join(registry.names) or 'none'}"
+    return f"unknown task {task_type!r}; this worker knows {', '.join(known.names) or 'none'}"

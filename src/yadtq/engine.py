@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from yadtq.attempt import Outcome, Recalled, Started
 from yadtq.broker import Producer, Record
+from yadtq.catalogue import Known
 from yadtq.claim import Work
 from yadtq.codec import Undecodable, decode
 from yadtq.errors import LedgerUnavailable
@@ -32,7 +33,6 @@ from yadtq.runners import Runner, Sink
 from yadtq.service import Clock, Service
 from yadtq.settings import Order
 from yadtq.settle import Reported, Settler, accept_of, event_of, seal_of
-from yadtq.task import Registry
 from yadtq.telemetry import Telemetry
 from yadtq.writes import Writes, outcome_again, writes_of, writes_of_copy, writes_of_undecodable
 
@@ -85,7 +85,7 @@ class Engine(Service):
 
     def __init__(
         self,
-        registry: Registry,
+        known: Known,
         ledger: Ledger,
         producer: Producer,
         topics: QueueTopics,
@@ -103,7 +103,7 @@ class Engine(Service):
         self.inbox: queue.SimpleQueue[Inbox] = queue.SimpleQueue()
         self.draining = False
         self.runner = make_runner(self.inbox.put)
-        self._registry = registry
+        self._known = known
         self._ledger = ledger
         self._topics = topics
         self._identity = identity
@@ -200,7 +200,7 @@ class Engine(Service):
                 continue
             try:
                 work = Work(assignment, record, decode(record.value))
-                work.solo = self._apart and self._registry.is_solo(work.envelope.task_type)
+                work.solo = self._apart and self._known.is_solo(work.envelope.task_type)
                 self._lanes_of(work).arrive(assignment, work, self._lane_of(record))
             except Undecodable as error:
                 bad.append(writes_of_undecodable(assignment, record, self._topics, error.reason))
@@ -264,7 +264,7 @@ class Engine(Service):
             accepts=[accept_of(work) for work in accepting],
             seals=[seal_of(writes) for writes in sealing],
             releases=releasing,
-            claims=[work.claim(self._registry) for work in asking],
+            claims=[work.claim(self._known) for work in asking],
         )
         if not batch and self._clock.mono_s() < self._ask_mono:
             return
@@ -352,7 +352,7 @@ class Engine(Service):
                 self._running[work.number] = work
                 starting.append(work)
         if starting:
-            self.runner.start([work.attempt(self._registry) for work in starting])
+            self.runner.start([work.attempt(self._known) for work in starting])
 
     # -- settle --------------------------------------------------------------------------------------------------------
 
@@ -376,7 +376,7 @@ class Engine(Service):
         if not work.told:
             self._started(work)
         run = work.held
-        task = self._registry.get(work.envelope.task_type)
+        task = self._known.get(work.envelope.task_type)
         verdict = decide(
             outcome,
             failures=run.failures,

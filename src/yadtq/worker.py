@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from yadtq.app import App
 from yadtq.broker import Producer
+from yadtq.catalogue import Known
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.health import Health, Parts
@@ -39,6 +40,7 @@ class Worker:
         queue: Which queue it serves; the app's where left out.
         partitions: How many partitions the queue gets if it is missing; None waits until somebody creates it.
         make_runner: What runs the code; threads in this process where left out.
+        known: The tasks that it can run; the app's where left out.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Worker:
         queue: str | None = None,
         partitions: int | None = None,
         make_runner: Callable[[Sink], Runner] | None = None,
+        known: Known | None = None,
         telemetry: Telemetry | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -59,6 +62,7 @@ class Worker:
         self._partitions = partitions
         self._clock = clock or SystemClock()
         self._make_runner = make_runner or self._inline
+        self._known = known or app.registry
         self._leave = threading.Event()
         self._wake = threading.Event()
         self._services: list[Service] = []
@@ -111,7 +115,7 @@ class Worker:
         identity = Identity(self._settings.name, self._settings.lease_s, self._clock)
         producer = self._app.broker.producer()
         engine = Engine(
-            self._app.registry,
+            self._known,
             self._app.ledger,
             producer,
             self._topics,

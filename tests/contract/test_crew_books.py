@@ -77,7 +77,7 @@ class FakeProcess:
 
     def hello(self) -> None:
         self.ready = True
-        self._say(frames.Hello())
+        self._say(frames.Hello([]))
 
     def read(self) -> None:
         """Take what the worker sent; leave where it has closed the stream."""

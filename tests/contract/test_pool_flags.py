@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from waiting import eventually
 from yadtq.attempt import Ending
+from yadtq.catalogue import Catalogue
 from yadtq.cli.worker import Sizes, register, start_pool
 from yadtq.errors import SettingsError
 from yadtq.telemetry import Telemetry
@@ -27,12 +28,16 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 def test_the_caps_of_the_command_line_replace_runners_and_are_told(bench: Bench) -> None:
     telemetry = Telemetry()
-    pool = start_pool("runner_app:app", app, Sizes(1, 1, max_tasks=5, max_memory_mb=0, solo=1), bench.sink, telemetry)
+    known = Catalogue()
+    pool = start_pool(
+        "runner_app:app", app, Sizes(1, 1, max_tasks=5, max_memory_mb=0, solo=1), bench.sink, telemetry, known
+    )
     pool.renew(lease())
     try:
         for _ in range(12):
             assert bench.run(pool, bench.attempt("nothing")).ending is Ending.RETURNED
         eventually(lambda: telemetry.counts["runner_replaced"] >= 1)
+        eventually(lambda: known.names == app.registry.names)
     finally:
         pool.kill()
 

@@ -17,6 +17,7 @@ from runner_bench import LIMIT_BYTES, Bench, alive, leased, staged
 
 from waiting import eventually
 from yadtq.attempt import Attempt, Ending
+from yadtq.catalogue import Catalogue, Rules
 from yadtq.errors import SettingsError
 from yadtq.runners.pool import PoolRunner
 
@@ -169,6 +170,38 @@ def test_new_code_that_cannot_be_imported_leaves_the_old_runners_at_work(
         code.write_text(good.replace("return 1", "return 2"))
         pool.replace()
         eventually(lambda: bench.run(pool, bench.attempt("which")).result == b"2", 30)
+    finally:
+        pool.kill()
+
+
+def test_the_worker_goes_by_new_code_when_all_of_its_runners_have_it(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, told = Path("code_of_ours.py"), list[list[Rules]]()
+    good = "import yadtq\napp = yadtq.App('q')\n@app.task\ndef one() -> int:\n    return 1\n"
+    code.write_text(good)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    pool = leased(
+        PoolRunner("code_of_ours:app", 2, 1, bench.sink, LIMIT_BYTES, on_event=bench.note, on_tasks=told.append)
+    )
+    try:
+        eventually(lambda: told)
+        assert [rules.name for rules in told[-1]] == ["one"]
+        policy = "yadtq.RetryPolicy(base_s=2, cap_s=9, give_up_on=(KeyError,))"
+        code.write_text(f"{good}@app.task(time_limit_s=7, retry={policy})\ndef two() -> int:\n    return 2\n")
+        before = len(told)
+        pool.replace()
+        eventually(lambda: len(told) > before, 30)
+        assert len(bench.events) >= 4, "not before the last of them was ready"
+        catalogue = Catalogue(told[-1])
+        assert catalogue.names == ["one", "two"]
+        two = catalogue.get("two")
+        assert two is not None
+        assert (two.limits.time_limit_s, two.retry.base_s, two.retry.cap_s) == (7, 2, 9)
+        assert catalogue.is_solo("two")
+        assert not catalogue.is_solo("one")
+        assert bench.run(pool, bench.attempt("two")).result == b"2"
     finally:
         pool.kill()
 

@@ -1,9 +1,10 @@
 """From the runner's outcome to the closed offset: every step in its place, and none passed over."""
 
 import pytest
-from stage import Stage
+from stage import Stage, registry_of
 
 from yadtq.attempt import Ending
+from yadtq.catalogue import Catalogue, rules_of
 from yadtq.layout import HEADER_REASON, HEADER_SHA256, HEADER_SOURCE
 from yadtq.states import State
 
@@ -109,6 +110,23 @@ def test_undecodable_bytes_go_to_the_dead_letters_as_they_are_and_hold_up_nobody
     }  # fmt: skip
     assert stage.record("good").final
     assert stage.committed() == 6
+
+
+def test_a_worker_that_is_told_of_new_code_runs_what_only_that_knows() -> None:
+    stage = Stage(tasks=("add",))
+    catalogue = Catalogue(rules_of(stage.registry))
+    stage.registry = catalogue  # type: ignore[assignment]  # what a worker has that its runners teach
+    worker = stage.player(solo_slots=1, order="unordered")
+    catalogue.learn(rules_of(registry_of("add", "new!")))
+    stage.publish("t", task_type="new!")
+    worker.turn(2)
+    assert [attempt.solo for attempt in worker.runner.in_hand] == [True]
+    worker.work(4)
+    assert stage.record("t").shown is State.SUCCESS
+    catalogue.learn(rules_of(registry_of("new!")))
+    stage.publish("u")
+    worker.work(4)
+    assert stage.record("u").shown is State.FAILED
 
 
 def test_an_unknown_task_ends_failed_at_once_and_names_the_known_ones(stage: Stage) -> None:

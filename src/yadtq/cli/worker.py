@@ -15,6 +15,7 @@ from yadtq.errors import SettingsError
 
 if TYPE_CHECKING:
     from yadtq.app import App
+    from yadtq.catalogue import Catalogue
     from yadtq.runners import Runner, Sink
     from yadtq.telemetry import Event, Telemetry
 
@@ -73,6 +74,7 @@ def worker(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="say what happens to every task")] = False,
 ) -> None:
     """Run the tasks of an app until Ctrl+C, which finishes what runs first; twice leaves at once."""
+    from yadtq.catalogue import Catalogue, rules_of
     from yadtq.settings import WorkerSettings
     from yadtq.telemetry import EVENTS, Telemetry
     from yadtq.worker import Worker, drain_on_signals
@@ -98,11 +100,21 @@ def worker(
         health=health,
     )
 
+    known = Catalogue(rules_of(app.registry))  # until the runners say what they know
+
     def make_pool(sink: "Sink") -> "Runner":
-        return start_pool(target, app, sizes, sink, telemetry)
+        return start_pool(target, app, sizes, sink, telemetry, known)
 
     make_runner = make_pool if runners else None
-    running = Worker(app, settings, queue=queue, partitions=partitions, telemetry=telemetry, make_runner=make_runner)
+    running = Worker(
+        app,
+        settings,
+        queue=queue,
+        partitions=partitions,
+        telemetry=telemetry,
+        make_runner=make_runner,
+        known=known if runners else None,
+    )
 
     def say(text: str) -> None:
         os.write(sys.stderr.fileno(), f"{name}: {text}\n".encode())  # in a signal handler: logging holds locks
@@ -131,7 +143,9 @@ class Sizes:
     solo: int
 
 
-def start_pool(target: str, app: "App", sizes: Sizes, sink: "Sink", telemetry: "Telemetry") -> "Runner":
+def start_pool(
+    target: str, app: "App", sizes: Sizes, sink: "Sink", telemetry: "Telemetry", known: "Catalogue"
+) -> "Runner":
     """Start child processes for the tasks; SIGHUP replaces them, one by one, by ones with the code as it is then."""
     from yadtq.runners.pool import PoolRunner, Solo
     from yadtq.telemetry import Event
@@ -145,6 +159,7 @@ def start_pool(target: str, app: "App", sizes: Sizes, sink: "Sink", telemetry: "
         on_event=lambda kind, detail: telemetry.tell(Event(kind, detail=detail)),
         max_tasks=sizes.max_tasks,
         max_memory_mb=sizes.max_memory_mb,
+        on_tasks=known.learn,
         publish=app.publish_for,
         solo=Solo(sizes.solo, spare=bool(app.registry.solo)),
     )

@@ -25,6 +25,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from yadtq.attempt import Attempt, Outcome
+from yadtq.catalogue import rules_of
 from yadtq.errors import SettingsError
 from yadtq.runners import frames
 from yadtq.runners.execution import execute, execute_async, now_ms, raised
@@ -266,7 +267,7 @@ def main(numbers: Sequence[str], target: str) -> None:
         error_log = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
         worker.sendall(frames.frame_of(frames.Broken(error_log)))
         os._exit(1)
-    worker.sendall(frames.frame_of(frames.Hello()))
+    worker.sendall(frames.frame_of(frames.Hello(rules_of(registry))))
     try:
         Child(worker, Seats(page, seats), registry, slots, limit_bytes).run()
     except ConnectionError:  # the worker is gone

@@ -57,7 +57,7 @@ class Crew:
         self._start_error = ""
         self._active_mono = self._looked_mono = 0.0
         self._staff = Staff(plan, self._make)
-        self._children = self._staff.children
+        self._children, self.tasks = self._staff.children, self._staff.tasks
         self._watch = Watch()
         self._thread = threading.Thread(target=self._guard, name="yadtq-crew", daemon=True)
 
@@ -244,9 +244,9 @@ class Crew:
                         self._submit(child, message)
                     case frames.Broken(error_log):
                         child.broken = error_log
-                    case frames.Hello():
+                    case frames.Hello(tasks):
                         self._served = True
-                        if (old := self._staff.ready(child)) is not None:
+                        if (old := self._staff.ready(child, tasks)) is not None:
                             self._redeal(old)
             events += self._deal()
             self._changed.notify_all()

@@ -12,6 +12,7 @@ import msgspec
 
 from yadtq import errors
 from yadtq.attempt import Attempt, Ending, Outcome
+from yadtq.catalogue import Rules
 from yadtq.errors import YadtqError
 from yadtq.task import Call
 
@@ -68,7 +69,9 @@ class Recall(msgspec.Struct, array_like=True, tag=2):
 
 
 class Hello(msgspec.Struct, array_like=True, tag=3):
-    """From a child: the app is imported, jobs may come."""
+    """From a child: the app is imported, jobs may come for these tasks."""
+
+    tasks: list[Rules]
 
 
 class Broken(msgspec.Struct, array_like=True, tag=4):

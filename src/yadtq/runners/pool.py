@@ -8,11 +8,12 @@ When the worker dies, its children end with it, and with them, by the minder, wh
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from yadtq.attempt import Attempt, Lease
+from yadtq.catalogue import Rules
 from yadtq.errors import SettingsError
 from yadtq.runners.crew import Crew
 from yadtq.runners.groups import Groups
@@ -21,6 +22,8 @@ from yadtq.runners.spawn import ChildProcess
 from yadtq.runners.staff import Plan
 from yadtq.runners.submits import Publish, Submits
 from yadtq.service import SystemClock
+
+OnTasks = Callable[[Sequence[Rules]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class PoolRunner:
         max_tasks: A child is replaced after so many attempts; 0: never.
         max_memory_mb: A child that holds more is replaced; 0: never. What it runs may end within 3.5 s; then the child
             is killed, and what still runs is charged with a death. Needs /proc.
+        on_tasks: Told the tasks that the children know, when all that take attempts know the same; on a thread of the
+            pool.
         publish: Publishes what tasks submit, in the name of an attempt; on threads of its own, it may take its time.
             What it raises is raised in the task. None: tasks cannot submit.
 
@@ -64,12 +69,20 @@ class PoolRunner:
         max_tasks: int = 0,
         max_memory_mb: int = 0,
         solo: Solo | None = None,
+        on_tasks: OnTasks | None = None,
         publish: Publish | None = None,
     ) -> None:
         solo = solo or Solo()
         if runners < 1 or slots < 1 or solo.most < 1:
             raise SettingsError(f"a pool has at least 1 runner of 1 slot, not {runners} of {slots}")
-        tell = on_event or (lambda _kind, _text: None)
+        on_event = on_event or (lambda _kind, _text: None)
+
+        def tell(kind: str, text: str) -> None:
+            tasks = self._shared.tasks() if on_tasks and kind == "runner_started" else None
+            if on_tasks and tasks is not None:
+                on_tasks(tasks)
+            on_event(kind, text)
+
         self._groups, self._submits = Groups(), Submits(publish)
 
         def crew(plan: Plan) -> Crew:

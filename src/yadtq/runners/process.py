@@ -16,6 +16,7 @@ from enum import Enum, auto
 import msgspec
 
 from yadtq.attempt import Attempt, Ending, Outcome
+from yadtq.catalogue import Rules
 from yadtq.runners import frames
 from yadtq.runners.execution import now_ms
 from yadtq.runners.pace import STALE_S, Pace
@@ -71,6 +72,7 @@ class RunnerProcess:
         self.gone = False  # its stream has ended
         self.broken: str | None = None  # why it cannot import the app
         self.replaces: RunnerProcess | None = None
+        self.tasks: list[Rules] = []  # that it knows, once it is ready
         self.heavy = ""  # how much it held, once that was too much
         self.heavy_mono = 0.0  # since when
         self.overrun: Flight | None = None  # what it was killed for: it ran longer than it may

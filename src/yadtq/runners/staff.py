@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from yadtq.catalogue import Rules
 from yadtq.errors import SettingsError
 from yadtq.runners.pace import AHEAD_MOST
 from yadtq.runners.process import RunnerProcess, Stage
@@ -91,14 +92,20 @@ class Staff:
         steady = all(child.stage is Stage.READY for child in self.children) and len(self.children) == self.wanted
         return steady and not (self._replacing or self._max_memory_mb or self.leaving)
 
-    def ready(self, child: RunnerProcess) -> RunnerProcess | None:
+    def ready(self, child: RunnerProcess, tasks: list[Rules]) -> RunnerProcess | None:
         """A child can take work. Return the one that it replaces, which is to drain."""
+        child.tasks = tasks
         if child.stage is Stage.STARTING:
             child.stage = Stage.READY
         old, child.replaces = child.replaces, None
         if old is not None:
             old.stage = Stage.DRAINING
         return old
+
+    def tasks(self) -> list[Rules] | None:
+        """The tasks that every child knows; None while they do not know the same: one is still to be replaced."""
+        told = [child.tasks for child in self.children if child.stage is Stage.READY]
+        return told[0] if told and all(tasks == told[0] for tasks in told) else None
 
     def retire(self, child: RunnerProcess) -> None:
         """Let a child drain before its successor is ready."""
