@@ -9,6 +9,12 @@ from hypothesis import settings
 
 from yadtq.dev.services import Services
 
+# What tests share asserts in their name: its failures say what the values were, like those of the tests themselves.
+pytest.register_assert_rewrite(
+    *("waiting", "opening", "stage", "books", "played_storm", "broker_bench", "ledger_bench", "runner_bench"),
+    *("scene", "account", "drama", "observer", "storm", "yadtq_up"),
+)
+
 # A shared machine may be slow at any moment; how long one example takes says nothing about the code.
 settings.register_profile("yadtq", deadline=None)
 settings.load_profile("yadtq")

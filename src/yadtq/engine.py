@@ -102,6 +102,7 @@ class Engine(Service):
         super().__init__("yadtq-engine")
         self.inbox: queue.SimpleQueue[Inbox] = queue.SimpleQueue()
         self.draining = False
+        self.at_ledger = False  # for as long as that takes; a loop that waits there does not stand still
         self.runner = make_runner(self.inbox.put)
         self._known = known
         self._ledger = ledger
@@ -269,16 +270,21 @@ class Engine(Service):
         if not batch and self._clock.mono_s() < self._ask_mono:
             return
         incarnation = self._identity.incarnation
+        self.at_ledger = True
         try:
             answers = self._ledger.exchange(self._topics.tasks, self._identity.name, incarnation, batch)
         except LedgerUnavailable as error:  # everything stays where it is and is asked again: a lost reply is no answer
             self._telemetry.failed("Redis", error)
             self._ledger_again_mono = self._clock.mono_s() + LEDGER_AGAIN_S
             return
+        finally:
+            self.at_ledger = False
         self._telemetry.answered("Redis")
         if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
             self._ledger_again_mono = self._clock.mono_s() + REFUSED_S
+            self.at_ledger = True
             self._registrar.wait([*self._running.values(), *settler.accepting])
+            self.at_ledger = False
             return
         self._ask_mono = self._clock.mono_s() + LOOK_S
         self._registrar.opened()

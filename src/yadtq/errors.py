@@ -22,7 +22,8 @@
     ├── InvalidResult            a result is not what the task's signature says
     ├── ResultTimeout            not final yet when the wait was over
     ├── NotInsideTask            a task asked for something that only works outside of tasks
-    └── Superseded               a newer process runs under this worker's name
+    ├── Superseded               a newer process runs under this worker's name
+    └── StandsStill              a loop of this worker does not move any more
 
 One invariant: the text says what happened and what to do next; the facts stand as attributes.
 """
@@ -201,3 +202,15 @@ class Superseded(YadtqError):
             f"another process has started under the worker name {name!r}; this one leaves. Names are unique"
         )
         self.name = name
+
+
+class StandsStill(YadtqError):
+    """A loop of this worker does not move any more, so the worker leaves: others take over what it has."""
+
+    def __init__(self, loop: str, seconds: float, stack: str) -> None:
+        super().__init__(
+            f"{loop} has not moved for {seconds:g} s; this worker leaves, so that others take over what it has. "
+            f"Start it again; where it stood is worth a report:\n{stack}"
+        )
+        self.loop = loop
+        self.stack = stack

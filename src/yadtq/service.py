@@ -4,8 +4,10 @@ One invariant: a `Service` that was started is stopped and joined by whoever sta
 raised again there: a loop never dies in silence.
 """
 
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Protocol
 
@@ -66,6 +68,12 @@ class Service:
     def alive(self) -> bool:
         """Whether the loop was started and has not ended."""
         return self._thread.ident is not None and not self.ended.is_set()
+
+    @property
+    def stack(self) -> str:
+        """Where its thread is at the moment, as a traceback shows it."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        return "".join(traceback.format_stack(frame)) if frame else ""
 
     def run(self) -> None:
         """The loop itself."""

@@ -14,8 +14,8 @@ from yadtq.app import App
 from yadtq.broker import Producer
 from yadtq.catalogue import Known
 from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
-from yadtq.errors import BrokerUnavailable, LedgerUnavailable
-from yadtq.health import Health, Parts
+from yadtq.errors import BrokerUnavailable, LedgerUnavailable, StandsStill
+from yadtq.health import STILL_S, Health, Parts
 from yadtq.heartbeat import Heartbeat, Identity
 from yadtq.intake import Intake
 from yadtq.publisher import ensure_queue
@@ -66,6 +66,7 @@ class Worker:
         self._leave = threading.Event()
         self._wake = threading.Event()
         self._services: list[Service] = []
+        self._still: Service | None = None  # does not move any more, so nobody waits for its end
 
     def _inline(self, sink: Sink) -> Runner:
         slots, limit_bytes = self._settings.concurrency, self._app.settings.max_result_bytes
@@ -143,7 +144,7 @@ class Worker:
             health.watchers.append(self._wake.set)
             self._services.append(health)
         try:
-            self._watch()
+            self._watch(engine)
             self._drain(engine)
         finally:
             self._stop(parts)
@@ -227,12 +228,21 @@ class Worker:
         detail = f"protocol {settings.group_protocol}: a killed worker's partitions move {bound}"
         self.telemetry.tell(Event("recovery_bound", detail=detail))
 
-    def _watch(self) -> None:
-        """Wait until asked to leave, or until a loop ended by itself: a worker does not go on with a part missing."""
+    def _watch(self, engine: Engine) -> None:
+        """Wait until asked to leave, or until a loop ended by itself: a worker does not go on with a part missing.
+
+        Raises:
+            StandsStill: The engine does not move. Its beats have ended, but its intake would keep the partitions.
+        """
+        stillness = Stillness(engine)
         while not self._leave.is_set() and not any(service.ended.is_set() for service in self._services):
             # Not for ever: a signal that comes just before this thread sleeps has its handler run only when it wakes.
             self._wake.wait(LOOK_S)
             self._wake.clear()
+            stillness.look()
+            if stillness.looks * LOOK_S > STILL_S:
+                self._still = engine
+                raise StandsStill(engine.name, stillness.looks * LOOK_S, engine.stack)
 
     def _drain(self, engine: Engine) -> None:
         if not any(service.ended.is_set() for service in self._services):
@@ -243,7 +253,7 @@ class Worker:
     def _stop(self, parts: Sequence[Service]) -> None:
         for service in parts:
             service.stop()
-            service.join(LEAVE_S)
+            service.join(0.0 if service is self._still else LEAVE_S)
 
     def _end(self, identity: Identity, engine: Engine) -> None:
         if not engine.runner.close(0.0):
@@ -257,6 +267,23 @@ class Worker:
         for service in self._services:
             if service.failure is not None:
                 raise service.failure
+
+
+class Stillness:
+    """How often an engine was looked at in a row without having moved.
+
+    Looks are counted and not seconds: a process that was stopped, or a machine that slept, did not look either.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.looks = 0
+        self._engine = engine
+        self._turns = engine.turns
+
+    def look(self) -> None:
+        turns, before = self._engine.turns, self._turns
+        self._turns = turns
+        self.looks = self.looks + 1 if turns == before and not self._engine.at_ledger else 0
 
 
 def drain_on_signals(worker: Worker, say: Callable[[str], None]) -> None:

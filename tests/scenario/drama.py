@@ -202,8 +202,10 @@ class Stage:
 
     # -- who comes on ----------------------------------------------------------------------------------------------
 
-    def enter(self, name: str, command: Sequence[str], **options: object) -> Actor:
-        actor = Actor(name, command, self.env, **options)  # type: ignore[arg-type]
+    def enter(
+        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, **options: object
+    ) -> Actor:
+        actor = Actor(name, command, {**self.env, **(env or {})}, **options)  # type: ignore[arg-type]
         self._after.callback(actor.end)
         self.actors.append(actor)
         return actor
@@ -224,7 +226,7 @@ class Stage:
         """A consumer with all of its own choices."""
         return self.enter(name, [sys.executable, script, name, QUEUE, "--group", GROUP])
 
-    def worker(self, name: str, *options: str, verbose: bool = True) -> Actor:
+    def worker(self, name: str, *options: str, verbose: bool = True, env: Mapping[str, str] | None = None) -> Actor:
         """`yadtq worker` on the tasks of `stage_app.py`, on threads of its own unless the options say otherwise."""
         shared = [
             "--runners",
@@ -239,7 +241,8 @@ class Stage:
             str(ALLOWED_S),
             *(["--verbose"] if verbose else []),
         ]
-        return self.enter(name, [sys.executable, "-m", "yadtq", "worker", "stage_app:app", *shared, *options], cwd=HERE)
+        command = [sys.executable, "-m", "yadtq", "worker", "stage_app:app", *shared, *options]
+        return self.enter(name, command, env, cwd=HERE)
 
     def monitor(self, *options: str) -> Actor:
         command = [sys.executable, "monitor_heartbeat.py", "--allowed", str(ALLOWED_S), *options]
