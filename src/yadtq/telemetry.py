@@ -80,7 +80,8 @@ class Telemetry:
         self._listeners: list[tuple[Listener, Container[str]]] = []
         self._wanted: set[str] = set()
         self._lock = threading.Lock()
-        self._failing: dict[str, float] = {}  # store -> when that was told last
+        self._failing: dict[str, bool] = {}  # store -> whether that was told
+        self._told_mono: dict[str, float] = {}  # store -> when it was last told that it fails
 
     def listen(self, listener: Listener, kinds: Container[str] = EVENTS) -> None:
         """Tell a listener of these kinds of events."""
@@ -104,20 +105,25 @@ class Telemetry:
                 log.exception("a listener failed on %s", event.kind)
 
     def failed(self, store: str, error: Exception | str) -> None:
-        """A store did not answer: tell it at once, then every few seconds, however many threads notice."""
+        """A store did not answer: tell it at once, then every few seconds, however many threads notice.
+
+        Also where it answers some of them and others not, as a Redis does that is full: else each would tell it anew.
+        """
         now = time.monotonic()
         with self._lock:
-            if now - self._failing.get(store, -AGAIN_S) < AGAIN_S:
+            due = store not in self._told_mono or now - self._told_mono[store] >= AGAIN_S
+            self._failing[store] = due or self._failing.get(store, False)
+            if not due:
                 return
-            self._failing[store] = now
+            self._told_mono[store] = now
         self.tell(Event("unavailable", detail=str(error)))
 
     def answered(self, store: str) -> None:
-        """A store answered: tell it if it had not."""
+        """A store answered: tell it if it was told that it had not."""
         if store in self._failing:
             with self._lock:
-                was_failing = self._failing.pop(store, None)
-            if was_failing is not None:
+                told = self._failing.pop(store, False)
+            if told:
                 self.tell(Event("available", detail=store))
 
     @property

@@ -35,6 +35,7 @@ from yadtq.web.view import PartitionView, QueueView
 
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 API = ROOT / "docs" / "api.md"
+FAULTS = ROOT / "docs" / "faults.md"
 HOW = ROOT / "docs" / "how-it-works.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
 SCRIPTS = (
@@ -280,6 +281,14 @@ def test_every_counterexample_has_its_test_and_its_mutant_and_the_other_way_roun
         for mutant in test_trace_mutants.TRACES
     }
     assert told == there
+
+
+def test_every_fault_names_a_test_that_shows_it() -> None:
+    listed = [row for heading in headings(FAULTS) for row in rows(FAULTS, heading) if len(row) == 3]
+    faults = [row for row in listed if row[0] != "fault" and not row[0].startswith("---")]
+    assert len(faults) >= 30
+    for fault, _, tests in faults:
+        assert re.search(r"`tests/\w+/test_\w+\.py`", tests), fault
 
 
 @pytest.mark.parametrize("document", [HOW, PROTOCOL], ids=name)

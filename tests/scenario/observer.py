@@ -149,6 +149,8 @@ class Observer:
             return
         elif topic == self._topics.outcomes:
             self._ended.add(decode_outcome(value).task_id)
-        elif HEADER_TASK not in headers:  # of bytes that have no id, the dead letter is the end
+        elif (
+            topic == self._topics.dead and HEADER_TASK not in headers
+        ):  # of bytes that have no id, the dead letter is the end
             _, source_partition, source_offset = headers[HEADER_SOURCE].decode().rsplit("/", 2)
             self._dead.add((int(source_partition), int(source_offset)))

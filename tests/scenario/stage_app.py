@@ -66,3 +66,9 @@ def once_more(wait_s: float) -> int:
     if me.attempt.attempt == 1:
         raise yadtq.Retry(after_s=wait_s)
     return me.attempt.attempt
+
+
+@app.task
+def give(what: str, size: int) -> object:
+    """Return what no JSON can hold, or a text of this size."""
+    return object() if what == "odd" else "x" * size

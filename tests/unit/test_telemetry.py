@@ -1,6 +1,7 @@
 """Events and who hears them."""
 
 import logging
+import time
 
 import pytest
 
@@ -35,6 +36,31 @@ def test_a_broken_listener_stops_nobody_and_is_logged(caplog: pytest.LogCaptureF
     assert heard == [Event("started")]
     assert "a listener failed on started" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_store_that_answers_some_and_not_others_is_told_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry, heard, now = Telemetry(), list[str](), [1.0]
+    telemetry.listen(lambda event: heard.append(event.kind))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in range(40):  # a full Redis takes the beats and refuses the claims, twice a second, for 20 s
+        telemetry.failed("Redis", "full")
+        assert telemetry.silent == ["Redis"]
+        telemetry.answered("Redis")
+        assert telemetry.silent == []
+        now[0] += 0.5
+    assert heard == ["unavailable", "available"] * 4
+
+
+def test_a_store_that_goes_on_failing_is_told_again_and_its_return_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry, heard, now = Telemetry(), list[str](), [1.0]
+    telemetry.listen(lambda event: heard.append(event.kind))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in range(22):
+        telemetry.failed("Kafka", "gone")
+        now[0] += 0.5
+    telemetry.answered("Kafka")
+    telemetry.answered("Kafka")
+    assert heard == ["unavailable"] * 3 + ["available"]
 
 
 def test_every_event_says_in_words_what_it_means() -> None:

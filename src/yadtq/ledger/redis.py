@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 from redis.retry import Retry
 
 from yadtq.codec import OutcomeRecord
@@ -211,6 +211,11 @@ class RedisLedger:
     def _ask(self, move: Callable[[], T]) -> T:
         try:
             return move()
+        except OutOfMemoryError as error:
+            raise LedgerUnavailable(
+                f"Redis at {self._shown} is full and refuses what is new; nothing is lost, and it goes on when there "
+                "is room: give it more memory (`maxmemory`), or let finished records expire sooner"
+            ) from error
         except (RedisError, OSError) as error:
             raise LedgerUnavailable(
                 f"Redis at {self._shown} does not answer: {str(error).rstrip('.')}. Is it running? `yadtq status`"
