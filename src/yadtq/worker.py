@@ -27,7 +27,8 @@ from yadtq.settings import WorkerSettings
 from yadtq.telemetry import Event, Telemetry
 
 LOOK_S = 0.5
-LEAVE_S = 4.0  # for each loop to end, when the grace time is over
+LEAVE_S = 4.0  # for all loops to end, when the grace time is over
+LEAST_S = 0.5  # for each of them, however long the others took: the intake commits at its end
 FLUSH_S = 0.5  # what has no report by now is repeated by the next owner
 
 
@@ -251,9 +252,11 @@ class Worker:
                 self.telemetry.tell(Event("overdue", detail=f"{self._settings.grace_s:g} s of grace"))
 
     def _stop(self, parts: Sequence[Service]) -> None:
+        until_mono = self._clock.mono_s() + LEAVE_S
         for service in parts:
             service.stop()
-            service.join(0.0 if service is self._still else LEAVE_S)
+            left_s = max(until_mono - self._clock.mono_s(), LEAST_S)
+            service.join(0.0 if service is self._still else left_s)
 
     def _end(self, identity: Identity, engine: Engine) -> None:
         if not engine.runner.close(0.0):

@@ -2,7 +2,11 @@
 
 from stage import Stage
 
-from yadtq.worker import Stillness
+from waiting import ManualClock
+from yadtq.app import App
+from yadtq.service import Service
+from yadtq.settings import WorkerSettings
+from yadtq.worker import LEAST_S, LEAVE_S, Stillness, Worker
 
 
 def test_looks_without_a_turn_are_counted_and_a_turn_begins_anew() -> None:
@@ -45,3 +49,30 @@ def test_an_engine_that_waits_for_the_ledger_does_not_stand_still() -> None:
     stillness.look()
     stillness.look()
     assert stillness.looks >= 1, "it is looked at again when the ledger has answered"
+
+
+class Endless(Service):
+    """A loop that does not end, and takes all the time that it is given."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__("yadtq-endless")
+        self._clock = clock
+        self.given_s = -1.0
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        assert timeout_s is not None
+        self.given_s = timeout_s
+        self._clock.turn(round(timeout_s * 1000))
+        return False
+
+
+def test_loops_that_do_not_end_hold_up_the_end_once_and_not_each_of_them() -> None:
+    stage, clock = Stage(), ManualClock()
+    app = App("q", broker=stage.broker, ledger=stage.ledger)
+    worker = Worker(app, WorkerSettings("w1"), clock=clock)
+    loops = [Endless(clock) for _ in range(5)]
+    began_s = clock.mono_s()
+    worker._stop(loops)
+    assert all(loop.stopping.is_set() for loop in loops)
+    assert [loop.given_s for loop in loops] == [LEAVE_S, *[LEAST_S] * 4]
+    assert clock.mono_s() - began_s == LEAVE_S + 4 * LEAST_S

@@ -29,6 +29,7 @@ class Asker:
         self._rest_until = 0.0
         self._forget_at = 0.0
         self._under_way = 0
+        self.turns = 0  # how often it turned from well to ill and back, as `problem` says it
 
     @property
     def problem(self) -> str:
@@ -42,6 +43,7 @@ class Asker:
             Unavailable: There was none in time.
         """
         if time.monotonic() < self._rest_until:
+            self._forget_at = time.monotonic() + FORGET_S
             raise Unavailable(self._problem)
         if self._under_way >= MOST:
             raise Unavailable(f"{self._store} is slow: {MOST} questions wait for its answer")
@@ -49,10 +51,12 @@ class Asker:
             async with asyncio.timeout(self._patience_s):
                 answer = await self._off_loop(question)
         except (Unavailable, TimeoutError) as error:
+            self.turns += not self.problem
             self._problem = f"{self._store} does not answer"
             self._rest_until = time.monotonic() + REST_S
             self._forget_at = time.monotonic() + FORGET_S
             raise Unavailable(self._problem) from error
+        self.turns += bool(self._problem)
         self._problem = ""
         return answer
 

@@ -62,7 +62,8 @@ class Live:
             "tasks": tasks,
             "workers": await self._view.workers_seen(),
             "queues": int(time.monotonic()) if settling else 0,
-            "notices": self._view.notices,
+            # A page that was made between two looks may say what neither of them saw: it has to be made again.
+            "notices": (self._view.notices, self._view.troubles),
         }
 
     def _wake(self) -> None:

@@ -89,6 +89,11 @@ class View:
             notices.append(f"The lists are {self.behind:,} records behind Kafka and catch up.")
         return notices
 
+    @property
+    def troubles(self) -> int:
+        """Grows whenever a store stops or begins to answer, whichever page or stream notices."""
+        return self._ledger.turns + self._broker.turns
+
     async def page(self, wanted: Filter, after: Cursor = TOP, most: int = 50) -> Page:
         """Return the newest tasks behind the cursor."""
         if wanted.status is State.PROCESSING:
