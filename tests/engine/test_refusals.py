@@ -11,6 +11,7 @@ from yadtq.broker import Message, Report
 from yadtq.codec import decode
 from yadtq.deadletters import DeadLetters
 from yadtq.layout import HEADER_KEY, HEADER_REASON, HEADER_SHA256, HEADER_SOURCE, HEADER_TASK, Layout
+from yadtq.ledger import NewTask
 from yadtq.replay import Replayer
 from yadtq.states import State
 from yadtq.writes import reference
@@ -153,6 +154,15 @@ def test_what_lay_in_the_queue_before_is_not_judged(stage: Stage, worker: Player
     assert [outcome.state for outcome in stage.ends("a")] == [State.SUCCESS]
     assert (unburied(stage), waits(stage)) == (set(), 0)
     assert stage.lying_in(stage.topics.dead) == []
+
+
+def test_what_the_ledger_shows_as_queued_is_not_judged(stage: Stage, worker: Player) -> None:
+    """It lies in the queue, and nobody has claimed it yet."""
+    stage.ledger.queued([NewTask("a", "add", stage.topics.tasks, 0, 7, stage.clock.now_ms())])
+    waits_and_is_refused(stage, "a")
+    turn(stage, worker)
+    assert stage.record("a").status is State.QUEUED
+    assert (stage.lying_in(stage.topics.dead), stage.ends("a")) == ([], [])
 
 
 def test_small_ones_behind_it_fire(stage: Stage, worker: Player) -> None:
