@@ -189,10 +189,11 @@ class Storm:
             actor.runner.kill_process(self.dice.choice(actor.runner.processes))
 
     def stop_worker(self) -> None:
-        """Longer than its lease; its runner processes go on."""
+        """Longer than its lease; its runner processes go on, or stand still as the whole host does."""
         actor = self._pick()
         if actor is not None:
-            self.happened["worker stopped"] += 1
+            actor.suspended = self.dice.random() < 0.5
+            self.happened["host suspended" if actor.suspended else "worker stopped"] += 1
             actor.still_until_ms = self.stage.clock.now_ms() + self.dice.randrange(8_000, 25_000)
             self._plan(SESSION_MS, actor.session_over)
 
@@ -267,6 +268,8 @@ class Storm:
         for what in due_now:
             what()
             self.books.look()
+        for actor in self.actors:  # before anybody can take over what runs in it
+            actor.watch_lease()
         self._publish()
         if not calm and self.dice.random() < self._rate:
             self._fault()
@@ -280,7 +283,9 @@ class Storm:
     def _move(self, actor: Actor) -> None:
         if actor.gone:
             return
-        moves = [lambda: actor.runner.move(self.dice, self.script)]
+        moves: list[Callable[[], None]] = []
+        if not (actor.stands_still and actor.suspended):
+            moves.append(lambda: actor.runner.move(self.dice, self.script))
         if not actor.stands_still:
             moves += [actor.poll, actor.think, actor.beat, actor.rebuild, actor.wait_for_times]
         self.dice.shuffle(moves)

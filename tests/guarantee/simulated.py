@@ -132,6 +132,7 @@ class Actor(Player):
         self.faults = faults or Faults()
         self.gone = False
         self.still_until_ms = 0
+        self.suspended = False  # its runner processes stand still with it
         self.leaving = False
         self.order = order
         self.superseded = False
