@@ -18,7 +18,7 @@ def test_it_runs_once(stage: Stage) -> None:
     for name in ("one", "two"):
         stage.until(lambda name=name: len(stage.partitions_of(name)) == 2)
     with stage.observed(), ThreadPoolExecutor(TOGETHER) as pool:
-        many = [pool.submit(stage.publish, [call("only", "nap", 0.5)]) for _ in range(TIMES)]
+        many = [pool.submit(stage.publish, [call("only", "nap", 3.0)]) for _ in range(TIMES)]
         for one in many:
             one.result()
         assert stage.until_final(["only"]) == {"only": State.SUCCESS}

@@ -11,6 +11,7 @@ from yadtq.states import State
 pytestmark = pytest.mark.real
 HOUR_S = 3_600
 DELAY_S = 2.0
+TIME = r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)"  # of a line of the log
 LATE_MS = 15_000
 RUNNING = ["running0", "running1"]
 
@@ -58,6 +59,8 @@ def test_redis_decides_what_time_it_is(stage: Stage, tmp_path: Path) -> None:
     mine = [{run.pid for run in account.runs if run.task_id in names} for names in (RUNNING, [*waiting, *again])]
     assert len(mine[0]) == 2
     assert mine[0] <= mine[1], "one of them ran nothing meanwhile: void"
+    told_s = [time.mktime(time.strptime(at, "%Y-%m-%d %H:%M:%S")) - time.time() for at in odd.said(TIME)]
+    assert min(told_s) < -HOUR_S / 2 < HOUR_S / 2 < max(told_s), "its clock did not jump: void"
     for worker in (odd, other):
         assert worker.said("reborn|taken_over|refused|lost ") == []
         worker.interrupt()
