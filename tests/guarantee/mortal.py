@@ -122,22 +122,23 @@ VERDICTS = {
 
 
 class Fuse(Faults):
-    """Writes down every point that is passed, each with its number among its like; may end the process at one."""
+    """Writes down every point that is passed, each with its number among its like. At one of them it may end the
+    process, or let the call fail."""
 
     meanwhile: Callable[[], None]  # what other threads of the process do by then
 
-    def __init__(self, books: Books, crash_at: str = "") -> None:
+    def __init__(self, books: Books) -> None:
         self.passed: list[str] = []
         self.burnt = False
         self._likes: Counter[str] = Counter()
         self._books = books
-        self._crash_at = crash_at
+        self._crash_at = self._fail_at = ""
 
-    def rearm(self, crash_at: str) -> None:
+    def arm(self, crash_at: str, fail_at: str) -> None:
         """Count from here."""
         self.passed.clear()
         self._likes.clear()
-        self._crash_at = crash_at
+        self._crash_at, self._fail_at = crash_at, fail_at
 
     def at(self, point: str) -> bool:
         if self.burnt:  # no `finally` of a process that is gone does anything
@@ -153,7 +154,7 @@ class Fuse(Faults):
         if name == self._crash_at:
             self.burnt = True
             raise Crashed(name)
-        return False
+        return name == self._fail_at
 
     @property
     def points(self) -> list[str]:
@@ -238,20 +239,22 @@ class Play:
             self.stage.publish(*beside, partition=partition, key=ground.key(partition))
             self.others += beside
 
-    def enter(self, name: str, crash_at: str = "") -> Mortal:
+    def enter(self, name: str) -> Mortal:
         """The next life, of a worker that has everything, or everything but what its neighbour has."""
-        worker = Mortal(self.stage, name, self.books, Fuse(self.books, crash_at), self.ground.order)
+        worker = Mortal(self.stage, name, self.books, Fuse(self.books), self.ground.order)
         if self.ground.neighbour and self.neighbour is None:
             self.neighbour = Mortal(self.stage, "neighbour", self.books, Fuse(self.books), self.ground.order)
         return worker
 
-    def live(self, name: str, crash_at: str = "") -> Mortal:
-        """One life: to its point, or to the end of everything."""
-        worker = self.enter(name, crash_at)
+    def live(self, name: str, crash_at: str = "", fail_at: str = "") -> Mortal:
+        """One life: to the point of its crash, or to the end of everything, perhaps with a call that fails."""
+        worker = self.enter(name)
+        worker.fuse.arm(crash_at, fail_at)
         workers = [worker, self.neighbour] if self.neighbour is not None else [worker]
         try:
             self.go(*workers)
             assert not crash_at, f"{name} never came to {crash_at!r}"
+            assert not fail_at or fail_at in worker.fuse.passed, f"{name} never came to {fail_at!r}"
         except Crashed:
             self.bury(worker)
         return worker
@@ -285,7 +288,10 @@ class Play:
 
     def _end_runs(self, worker: Mortal) -> None:
         for number, attempt in list(worker.runner.running.items()):
-            end = self.end_of(attempt.task_id)(self.stage.record(attempt.task_id), self.stage.clock.now_ms())
+            (record,) = self.stage.ledger.records([attempt.task_id])
+            if record is None:  # the ledger has lost it, and nobody has registered it yet
+                continue
+            end = self.end_of(attempt.task_id)(record, self.stage.clock.now_ms())
             if end is not None:
                 worker.runner.end_one(number, end[0], after_s=end[1])
 
@@ -342,6 +348,13 @@ def story(make: Callable[[], Play], crash_points: Sequence[str]) -> Mortal:
     last = play.live("last")
     play.check()
     return last
+
+
+def fails_once(make: Callable[[], Play], fail_at: str) -> None:
+    """A call does not get to its port, or its answer does not come back: the worker goes on, and all is well."""
+    play = make()
+    play.live("steady", fail_at=fail_at)
+    play.check()
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from mortal import PLAIN, VERDICTS, Ground, Play, narrow, story
+import test_rule_mutants
+from mortal import PLAIN, VERDICTS, Ground, Play, fails_once, narrow, story
 from test_crash_points import dies_once
 from test_crash_rebuild import Loss, points, steps
 
@@ -69,6 +70,15 @@ def the_errand_is_kept_for_ever(patch: pytest.MonkeyPatch) -> None:
         return Errand.TAKEN if self.token not in ("", token) else really(self, token, least_ms, now)
 
     patch.setattr(Life, "take", take)
+
+
+def the_answer_to_a_claim_is_lost() -> None:
+    fails_once(lambda: Play(VERDICTS["success"]), "after claims 1")
+
+
+MUTANTS.add("a claim is asked again under its token (C2)", the_answer_to_a_claim_is_lost)(
+    test_rule_mutants.a_token_for_every_question
+)
 
 
 @contextmanager

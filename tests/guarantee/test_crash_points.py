@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from mortal import PLAIN, VERDICTS, Ground, Play, narrow, story
+from mortal import PLAIN, VERDICTS, Ground, Play, fails_once, narrow, story
 
 GROUNDS = [
     Ground("unordered", 2),
@@ -14,7 +14,7 @@ GROUNDS = [
     Ground("key", 2),
     Ground("partition", 2),
 ]
-SAMPLE = 3  # points of each verdict on each ground, in the quick run
+SAMPLE = 2  # points of each verdict on each ground, in the quick run
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +76,25 @@ def test_a_crash_on_other_grounds_loses_nothing_and_keeps_the_order(name: str, g
 def test_a_crash_at_any_point_on_other_grounds_loses_nothing_and_keeps_the_order(name: str, ground: Ground) -> None:
     for point in points(name, ground):
         dies_once(name, ground, point)
+
+
+@pytest.mark.parametrize("ground", [PLAIN, *GROUNDS], ids=str)
+@pytest.mark.parametrize("name", VERDICTS)
+def test_a_call_that_fails_is_made_again_and_changes_nothing(name: str, ground: Ground, seed: int) -> None:
+    """At one point before and one after a call; `make test` fails at all of them."""
+    dice, known = random.Random(seed), points(name, ground)
+    for when in ("before", "after"):
+        point = dice.choice([point for point in known if point.startswith(when)])
+        fails_once(lambda: Play(VERDICTS[name], ground), point)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("ground", [PLAIN, *GROUNDS], ids=str)
+@pytest.mark.parametrize("name", VERDICTS)
+def test_any_call_that_fails_is_made_again_and_changes_nothing(name: str, ground: Ground) -> None:
+    for point in points(name, ground):
+        fails_once(lambda: Play(VERDICTS[name], ground), point)
 
 
 def crash_again(name: str, ground: Ground, first: str, dice: random.Random | None) -> None:

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 from books import Books
-from mortal import Fuse, Ground, Mortal, Play, Verdict, always, at_first, long, narrow, returns, story
+from mortal import Fuse, Ground, Mortal, Play, Verdict, always, at_first, fails_once, long, narrow, returns, story
 from stage import Stage
 
 from yadtq.attempt import Ending
@@ -28,7 +28,7 @@ TASKS = {
 }
 LOSSES = ("wiped", "rolled back", "forgotten")
 GROUNDS = [Ground("unordered", 1), Ground("unordered", 2), Ground("unordered", 2, neighbour=True)]
-SAMPLE = 6  # points of each loss on each ground, in the quick run
+SAMPLE = 4  # points of each loss on each ground, in the quick run
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +59,8 @@ class Loss(Play):
             self.neighbour = self.first.pop()
             self.neighbour.rebuilds = False  # as long as the other lives
 
-    def _worker(self, name: str, crash_at: str = "") -> Mortal:
-        return Mortal(self.stage, name, self.books, Fuse(self.books, crash_at), slots=16)
+    def _worker(self, name: str) -> Mortal:
+        return Mortal(self.stage, name, self.books, Fuse(self.books), slots=16)
 
     def _publish(self, task_ids: list[str]) -> None:
         for task_id in task_ids:
@@ -115,12 +115,8 @@ class Loss(Play):
             worker.crash()
         self.first = [self._worker(f"again-{number}") for number, _ in enumerate(self.first)]
 
-    def enter(self, name: str, crash_at: str = "") -> Mortal:
-        if not self.first:
-            return self._worker(name, crash_at)
-        worker = self.first.pop()
-        worker.fuse.rearm(crash_at)
-        return worker
+    def enter(self, name: str) -> Mortal:
+        return self.first.pop() if self.first else self._worker(name)
 
     def go(self, *workers: Mortal) -> None:
         for worker in workers:
@@ -197,6 +193,21 @@ def test_a_crash_in_the_rebuild_after_a_crash_is_followed_by_another(loss: str, 
     first = dice.choice(steps(points(loss, ground)))
     again = story(lambda: Loss(loss, ground), [first]).fuse.points
     story(lambda: Loss(loss, ground), [first, dice.choice(again)])
+
+
+@cases
+def test_a_call_of_a_rebuild_that_fails_is_made_again(loss: str, ground: Ground, seed: int) -> None:
+    """At some of the steps; `make test` fails at all points."""
+    for point in random.Random(seed).sample(steps(points(loss, ground)), 2):
+        fails_once(lambda: Loss(loss, ground), point)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@cases
+def test_any_call_that_fails_until_the_ledger_is_open_is_made_again(loss: str, ground: Ground) -> None:
+    for point in points(loss, ground):
+        fails_once(lambda: Loss(loss, ground), point)
 
 
 @pytest.mark.slow
