@@ -5,8 +5,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from yadtq.app import App
-from yadtq.bench import delivery
+from yadtq.bench.ours import Ours
 from yadtq.bench.scenario import Bench, Finding, Measure, in_turns
 from yadtq.bench.tally import rate
 from yadtq.bench.tasks import find
@@ -18,24 +17,15 @@ READY_S = 1.5
 DONE_S = 120.0
 
 
-class Ours:
-    def __init__(self, app: App, bench: Bench, finding: Finding) -> None:
-        self._app = app
-        self._bench = bench
-        self._finding = finding
-
+class Busy(Ours):
     def __call__(self, share: float) -> dict[str, float]:
-        site, broker = self._bench.site, self._app.broker
-        outcomes = self._app.layout.queue(self._app.name).outcomes
         count = max(int(self._bench.plan.crunched * share), 10)
-        since = delivery.ends(broker, outcomes)
+        since = self._since()
         handles = find(self._app, "crunch").submit_many([(n, ROUNDS) for n in range(count)])
         expected = {handle.task_id: str(n).encode() for n, handle in enumerate(handles)}
-        with site.worker(self._app, runners=2, slots=1) as worker:
-            site.until(lambda: delivery.reached(broker, outcomes, since, count), "the last outcome", DONE_S, worker)
-        found = delivery.check(broker, outcomes, since, list(expected), lambda key, result: result == expected[key])
-        self._finding.checked += 1
-        self._finding.problems += found.problems
+        with self._bench.site.worker(self._app, runners=2, slots=1) as worker:
+            self._await(since, count, "the last outcome", DONE_S, worker)
+        found = self._check(since, list(expected), lambda key, result: result == expected[key])
         return {"yadtq": rate(found.timeline, count)}
 
 
@@ -60,6 +50,9 @@ def computing(bench: Bench) -> Finding:
     """Run tasks that keep the cores busy."""
     finding = Finding("Tasks that compute, 2 runners of 1 slot")
     with bench.site.app(NAME) as app:
-        contestants: dict[str, Measure] = {"yadtq": Ours(app, bench, finding), "bare": lambda share: bare(bench, share)}
+        contestants: dict[str, Measure] = {
+            "yadtq": Busy(app, bench, finding),
+            "bare": lambda share: bare(bench, share),
+        }
         in_turns(bench, finding, contestants, dict.fromkeys(contestants, "tasks/s"))
     return finding

@@ -5,10 +5,10 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from yadtq.app import App
 from yadtq.bench import delivery
 from yadtq.bench.contestants.peers import Arena
 from yadtq.bench.memory import SUPPORTED, pss_mib
+from yadtq.bench.ours import Ours
 from yadtq.bench.scenario import Bench, Finding, Measure, in_turns, note_peers
 from yadtq.bench.tasks import find
 from yadtq.task import Task
@@ -20,25 +20,16 @@ DELAY_S = 3_600
 CAN_DELAY = "delay_s" in inspect.signature(Task.using).parameters
 
 
-class Ours:
+class Weighed(Ours):
     """A worker and two runners: idle, and what scheduled tasks add."""
 
-    def __init__(self, app: App, bench: Bench, finding: Finding) -> None:
-        self._app = app
-        self._bench = bench
-        self._finding = finding
-
     def __call__(self, share: float) -> dict[str, float]:
-        site, broker = self._bench.site, self._app.broker
-        outcomes = self._app.layout.queue(self._app.name).outcomes
-        since = delivery.ends(broker, outcomes)
-        with site.worker(self._app, runners=2, slots=8) as worker:
+        since = self._since()
+        with self._bench.site.worker(self._app, runners=2, slots=8) as worker:
             handles = find(self._app, "noop").submit_many([(0,)] * 100)
             ids = [handle.task_id for handle in handles]
-            site.until(lambda: delivery.reached(broker, outcomes, since, len(ids)), "the outcomes", DONE_S, worker)
-            found = delivery.check(broker, outcomes, since, ids, lambda _, result: result == b"0")
-            self._finding.checked += 1
-            self._finding.problems += found.problems
+            self._await(since, len(ids), "the outcomes", DONE_S, worker)
+            self._check(since, ids, lambda _, result: result == b"0")
             time.sleep(self._bench.plan.settle_s)
             idle = pss_mib(worker.identity.pid)
             if not CAN_DELAY:
@@ -87,7 +78,7 @@ def holding(bench: Bench) -> Finding:
         return finding
     with ExitStack() as stack:
         app = stack.enter_context(bench.site.app(NAME))
-        contestants: dict[str, Measure] = {"yadtq": Ours(app, bench, finding)}
+        contestants: dict[str, Measure] = {"yadtq": Weighed(app, bench, finding)}
         if "celery" in bench.peers.names:
             arena = Arena("celery", bench.peers, bench.site)
             stack.callback(arena.close)

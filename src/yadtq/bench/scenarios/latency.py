@@ -8,9 +8,8 @@ from contextlib import ExitStack
 
 import msgspec
 
-from yadtq.app import App
-from yadtq.bench import delivery
 from yadtq.bench.contestants.peers import Arena
+from yadtq.bench.ours import Ours
 from yadtq.bench.scenario import Bench, Finding, Measure, in_turns, note_peers
 from yadtq.bench.tally import percentile
 from yadtq.bench.tasks import find
@@ -25,20 +24,14 @@ def figures(name: str, late_ns: list[int]) -> dict[str, float]:
     return {f"{name} {word}": percentile(late_ns, share) / 1e6 for word, share in SHARES.items()}
 
 
-class Ours:
-    def __init__(self, app: App, bench: Bench, finding: Finding) -> None:
-        self._app = app
-        self._bench = bench
-        self._finding = finding
-
+class Stamped(Ours):
     def __call__(self, share: float) -> dict[str, float]:
-        site, plan, broker = self._bench.site, self._bench.plan, self._app.broker
-        outcomes = self._app.layout.queue(self._app.name).outcomes
+        site, plan = self._bench.site, self._bench.plan
         path = site.folder / "submitted"
-        since = delivery.ends(broker, outcomes)
+        since = self._since()
         with site.worker(self._app, runners=2, slots=8) as worker:
             first = [handle.task_id for handle in find(self._app, "stamp").submit_many([(-1, 0)] * WARM)]
-            site.until(lambda: delivery.reached(broker, outcomes, since, WARM), "the first outcomes", DONE_S, worker)
+            self._await(since, WARM, "the first outcomes", DONE_S, worker)
             site.act(
                 "offer",
                 kafka=site.kafka,
@@ -49,10 +42,8 @@ class Ours:
                 ids=str(path),
             )
             ids = first + path.read_text().split("\n")
-            site.until(lambda: delivery.reached(broker, outcomes, since, len(ids)), "the last outcome", DONE_S, worker)
-        found = delivery.check(broker, outcomes, since, ids, lambda _, result: result.startswith(b"["))
-        self._finding.checked += 1
-        self._finding.problems += found.problems
+            self._await(since, len(ids), "the last outcome", DONE_S, worker)
+        found = self._check(since, ids, lambda _, result: result.startswith(b"["))
         answers = [msgspec.json.decode(outcome.result, type=tuple[int, int]) for outcome in found.outcomes.values()]
         return figures("yadtq", [late_ns for n, late_ns in answers if n >= 0])
 
@@ -83,7 +74,7 @@ def latency(bench: Bench) -> Finding:
     """Submit at a steady rate."""
     finding = Finding(f"From submit to start, at {bench.plan.offered_rate:g} tasks a second")
     with ExitStack() as stack:
-        contestants: dict[str, Measure] = {"yadtq": Ours(stack.enter_context(bench.site.app(NAME)), bench, finding)}
+        contestants: dict[str, Measure] = {"yadtq": Stamped(stack.enter_context(bench.site.app(NAME)), bench, finding)}
         if "celery" in bench.peers.names:
             arena = Arena("celery", bench.peers, bench.site)
             stack.callback(arena.close)

@@ -7,9 +7,8 @@ from contextlib import ExitStack
 
 import msgspec
 
-from yadtq.app import App
-from yadtq.bench import delivery
 from yadtq.bench.contestants.peers import PEERS, Arena
+from yadtq.bench.ours import Ours
 from yadtq.bench.scenario import Bench, Finding, Measure, in_turns, note_peers
 from yadtq.bench.tasks import find
 
@@ -26,26 +25,17 @@ def use(naps: list[tuple[int, int, int]]) -> float:
     return len(naps) * NAP_S / SLOTS / span_s
 
 
-class Ours:
-    def __init__(self, app: App, bench: Bench, finding: Finding) -> None:
-        self._app = app
-        self._bench = bench
-        self._finding = finding
-
+class Napping(Ours):
     def __call__(self, share: float) -> dict[str, float]:
-        site, broker = self._bench.site, self._app.broker
-        outcomes = self._app.layout.queue(self._app.name).outcomes
         count = max(int(self._bench.plan.napped * share), SLOTS)
         nap = find(self._app, "nap")
-        since = delivery.ends(broker, outcomes)
-        with site.worker(self._app, runners=2, slots=SLOTS // 2) as worker:
+        since = self._since()
+        with self._bench.site.worker(self._app, runners=2, slots=SLOTS // 2) as worker:
             warm = [handle.task_id for handle in nap.submit_many([(-1, NAP_S)] * WARM)]
-            site.until(lambda: delivery.reached(broker, outcomes, since, WARM), "the first naps", DONE_S, worker)
+            self._await(since, WARM, "the first naps", DONE_S, worker)
             ids = warm + [handle.task_id for handle in nap.submit_many([(n, NAP_S) for n in range(count)])]
-            site.until(lambda: delivery.reached(broker, outcomes, since, len(ids)), "the last nap", DONE_S, worker)
-        found = delivery.check(broker, outcomes, since, ids, lambda _, result: result.startswith(b"["))
-        self._finding.checked += 1
-        self._finding.problems += found.problems
+            self._await(since, len(ids), "the last nap", DONE_S, worker)
+        found = self._check(since, ids, lambda _, result: result.startswith(b"["))
         naps = [msgspec.json.decode(outcome.result, type=tuple[int, int, int]) for outcome in found.outcomes.values()]
         return {"yadtq": use([one for one in naps if one[0] >= 0])}
 
@@ -77,7 +67,7 @@ def waiting(bench: Bench) -> Finding:
     """Run tasks that wait."""
     finding = Finding(f"{bench.plan.napped:,} tasks of {NAP_S * 1000:g} ms at {SLOTS} slots, as a share of the ideal")
     with ExitStack() as stack:
-        contestants: dict[str, Measure] = {"yadtq": Ours(stack.enter_context(bench.site.app(NAME)), bench, finding)}
+        contestants: dict[str, Measure] = {"yadtq": Napping(stack.enter_context(bench.site.app(NAME)), bench, finding)}
         for name in bench.peers.names:
             arena = Arena(name, bench.peers, bench.site)
             stack.callback(arena.close)
