@@ -1,7 +1,9 @@
 """What pages say of a store that does not answer, and how a page that says it wrongly is made again."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,12 @@ from yadtq.web import asker
 from yadtq.web.asker import FORGET_S, REST_S, Asker
 from yadtq.web.changes import Changes
 from yadtq.web.stream import Live
+
+
+def run(coroutine: Coroutine[Any, Any, object]) -> None:
+    """On a thread of its own: the browser of other tests keeps a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, coroutine).result()
 
 
 class Store:
@@ -26,7 +34,7 @@ class Store:
 
     def ask(self, asker: Asker) -> None:
         try:
-            asyncio.run(asker.ask(self.question))
+            run(asker.ask(self.question))
         except Unavailable:
             assert asker.problem == "Redis does not answer"
 
@@ -65,7 +73,7 @@ class Shown:
 
 def told(live: Live) -> int:
     """How often `notices` were told, after one more look."""
-    asyncio.run(live._tell())
+    run(live._tell())
     return live._number.get("notices", 0)
 
 
