@@ -63,13 +63,13 @@ def test_a_crash_at_any_point_loses_nothing_and_changes_no_outcome(name: str, po
 @pytest.mark.parametrize("ground", GROUNDS, ids=str)
 @pytest.mark.parametrize("name", VERDICTS)
 def test_a_crash_on_other_grounds_loses_nothing_and_keeps_the_order(name: str, ground: Ground, seed: int) -> None:
-    """Some of the points of each; `make test` dies at all of them."""
+    """Some of the points of each; `make soak` dies at all of them."""
     known = points(name, ground)
     for point in random.Random(seed).sample(known, min(SAMPLE, len(known))):
         dies_once(name, ground, point)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ground", GROUNDS, ids=str)
 @pytest.mark.parametrize("name", VERDICTS)
@@ -81,14 +81,14 @@ def test_a_crash_at_any_point_on_other_grounds_loses_nothing_and_keeps_the_order
 @pytest.mark.parametrize("ground", [PLAIN, *GROUNDS], ids=str)
 @pytest.mark.parametrize("name", VERDICTS)
 def test_a_call_that_fails_is_made_again_and_changes_nothing(name: str, ground: Ground, seed: int) -> None:
-    """At one point before and one after a call; `make test` fails at all of them."""
+    """At one point before and one after a call; `make soak` fails at all of them."""
     dice, known = random.Random(seed), points(name, ground)
     for when in ("before", "after"):
         point = dice.choice([point for point in known if point.startswith(when)])
         fails_once(lambda: Play(VERDICTS[name], ground), point)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ground", [PLAIN, *GROUNDS], ids=str)
 @pytest.mark.parametrize("name", VERDICTS)
@@ -106,13 +106,13 @@ def crash_again(name: str, ground: Ground, first: str, dice: random.Random | Non
 
 @pytest.mark.parametrize("name", VERDICTS)
 def test_a_second_crash_in_the_recovery_loses_nothing(name: str, seed: int) -> None:
-    """Some pairs of points of each; `make test` dies at all of them."""
+    """Some pairs of points of each; `make soak` dies at all of them."""
     dice = random.Random(seed)
     for ground in (PLAIN, dice.choice(GROUNDS)):
         crash_again(name, ground, dice.choice(points(name, ground)), dice)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", VERDICTS)
 def test_a_second_crash_at_any_point_of_the_recovery_loses_nothing(name: str) -> None:

@@ -181,14 +181,14 @@ def test_a_rebuild_without_a_fault_passes_every_step(loss: str, ground: Ground) 
 
 @cases
 def test_a_crash_at_a_step_of_a_rebuild_is_followed_by_another_rebuild(loss: str, ground: Ground, seed: int) -> None:
-    """At some of the steps; `make test` dies at all of them."""
+    """At some of the steps; `make soak` dies at all of them."""
     for point in random.Random(seed).sample(steps(points(loss, ground)), SAMPLE):
         story(lambda: Loss(loss, ground), [point])
 
 
 @cases
 def test_a_crash_in_the_rebuild_after_a_crash_is_followed_by_another(loss: str, ground: Ground, seed: int) -> None:
-    """At some pairs of steps; `make test` dies at all of them."""
+    """At some pairs of steps; `make soak` dies at all of them."""
     dice = random.Random(seed)
     first = dice.choice(steps(points(loss, ground)))
     again = story(lambda: Loss(loss, ground), [first]).fuse.points
@@ -197,12 +197,12 @@ def test_a_crash_in_the_rebuild_after_a_crash_is_followed_by_another(loss: str, 
 
 @cases
 def test_a_call_of_a_rebuild_that_fails_is_made_again(loss: str, ground: Ground, seed: int) -> None:
-    """At some of the steps; `make test` fails at all points."""
+    """At some of the steps; `make soak` fails at all points."""
     for point in random.Random(seed).sample(steps(points(loss, ground)), 2):
         fails_once(lambda: Loss(loss, ground), point)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @cases
 def test_any_call_that_fails_until_the_ledger_is_open_is_made_again(loss: str, ground: Ground) -> None:
@@ -210,7 +210,7 @@ def test_any_call_that_fails_until_the_ledger_is_open_is_made_again(loss: str, g
         fails_once(lambda: Loss(loss, ground), point)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @cases
 def test_a_crash_at_any_point_until_the_ledger_is_open_is_followed_by_a_rebuild(loss: str, ground: Ground) -> None:
@@ -218,7 +218,7 @@ def test_a_crash_at_any_point_until_the_ledger_is_open_is_followed_by_a_rebuild(
         story(lambda: Loss(loss, ground), [point])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ground", GROUNDS, ids=str)
 @pytest.mark.parametrize("loss", ["wiped", "forgotten"])
