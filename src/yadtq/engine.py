@@ -1,9 +1,9 @@
 """The thread that claims, dispatches and settles. It runs no user code, holds no consumer, and waits only for its inbox
 and for the ledger.
 
-One invariant: a work is in exactly one place: its lane, `_asking`, `_running`, or with the settler; what was sent to
-the ledger stays in its list until it is answered, so a lost answer is asked for again. When the process dies, every
-step that was not durable is repeated by the next owner of the record.
+One invariant: a work is in exactly one place: its lane, `_asking`, `_running`, on its way to the ledger, or with the
+settler; what was sent to the ledger comes back to its list where no answer came, so a lost answer is asked for again.
+When the process dies, every step that was not durable is repeated by the next owner of the record.
 
     arrived -> lane -> claim -> run -> settle -> offset closed
 
@@ -260,7 +260,7 @@ class Engine(Service):
             now, solo = self._clock.mono_s(), sum(work.solo for work in self._asking)
             room = min(self.runner.room(), CLAIMS_MOST) - len(self._asking) + solo
             self._asking += self._lanes.take(room, now) + self._solo_lanes.take(self.runner.solo_room() - solo, now)
-        accepting, sealing, releasing, asking = settler.accepting, settler.sealing, self._releasing, self._asking
+        flying = accepting, sealing, releasing, asking = self._take_off()
         batch = Batch(
             accepts=[accept_of(work) for work in accepting],
             seals=[seal_of(writes) for writes in sealing],
@@ -272,8 +272,11 @@ class Engine(Service):
         incarnation = self._identity.incarnation
         self.at_ledger = True
         try:
-            answers = self._ledger.exchange(self._topics.tasks, self._identity.name, incarnation, batch)
-        except LedgerUnavailable as error:  # everything stays where it is and is asked again: a lost reply is no answer
+            answers = self._ledger.exchange(
+                self._topics.tasks, self._identity.name, incarnation, batch, self._meanwhile
+            )
+        except LedgerUnavailable as error:  # everything is asked again: a lost reply is no answer
+            self._come_back(*flying)
             self._telemetry.failed("Redis", error)
             self._ledger_again_mono = self._clock.mono_s() + LEDGER_AGAIN_S
             return
@@ -281,6 +284,7 @@ class Engine(Service):
             self.at_ledger = False
         self._telemetry.answered("Redis")
         if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
+            self._come_back(*flying)
             self._ledger_again_mono = self._clock.mono_s() + REFUSED_S
             self.at_ledger = True
             self._registrar.wait([*self._running.values(), *settler.accepting])
@@ -288,7 +292,6 @@ class Engine(Service):
             return
         self._ask_mono = self._clock.mono_s() + LOOK_S
         self._registrar.opened()
-        settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
         done, back = settler.accepted(accepting, answers.accepts, answers.epoch)
         self._leave_lanes(done)
         for work, wait_s in back:
@@ -301,6 +304,28 @@ class Engine(Service):
         for work in refused:
             self._claim_again(work, 0.0)
         self._answered(asking, answers.claims, incarnation)
+
+    def _take_off(self) -> tuple[list[Work], list[Writes], list[Release], list[Work]]:
+        """What goes to the ledger now."""
+        settler = self._settler
+        flying = settler.accepting, settler.sealing, self._releasing, self._asking
+        settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
+        return flying
+
+    def _come_back(
+        self, accepting: list[Work], sealing: list[Writes], releasing: list[Release], asking: list[Work]
+    ) -> None:
+        """It was not answered: it is asked again, before what has come meanwhile."""
+        settler = self._settler
+        settler.accepting[:0], settler.sealing[:0] = accepting, sealing
+        self._releasing[:0], self._asking[:0] = releasing, asking
+
+    def _meanwhile(self) -> bool:
+        """While the ledger works: take what has come, so that the next batch forms."""
+        events = self._gather(0)
+        for event in events:
+            self._handle(event)
+        return bool(events)
 
     def _answered(self, works: Sequence[Work], answers: Sequence[Answer], incarnation: str) -> None:
         starting: list[Work] = []

@@ -66,6 +66,36 @@ def test_a_claim_of_a_task_that_was_never_queued_makes_its_record(bench: Bench) 
     )
 
 
+def test_the_asker_goes_on_while_its_answers_are_on_their_way(bench: Bench) -> None:
+    bench.start("w1")
+    turns: list[int] = []
+
+    def meanwhile() -> bool:
+        turns.append(len(turns))
+        return len(turns) < 3
+
+    batch = Batch(claims=[bench.wish()])
+    (answer,) = bench.ledger.exchange("q", "w1", bench.incarnations["w1"], batch, meanwhile).claims
+    assert isinstance(answer, Run)
+    assert turns
+    assert bench.record().status is State.PROCESSING
+
+
+@pytest.mark.parametrize("error", [OSError("ours"), ValueError("ours")])
+def test_what_goes_wrong_meanwhile_is_no_fault_of_the_ledger(bench: Bench, error: Exception) -> None:
+    bench.start("w1")
+
+    def meanwhile() -> bool:
+        raise error
+
+    wish = bench.wish()
+    with pytest.raises(type(error), match="ours"):
+        bench.ledger.exchange("q", "w1", bench.incarnations["w1"], Batch(claims=[wish]), meanwhile)
+    # The same token gets the same answer, and no reply is left over for whoever asks next.
+    assert isinstance(bench.claim("w1", wish), Run)
+    assert bench.record().attempts == 1
+
+
 def test_many_claims_are_answered_in_their_order(bench: Bench) -> None:
     wishes = [bench.wish(f"t{at}") for at in range(50)]
     held = bench.run("w2", bench.wish("t3"))

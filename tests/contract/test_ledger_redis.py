@@ -1,6 +1,7 @@
 """What only the ledger in Redis has to get right."""
 
 import json
+import select
 import threading
 from collections.abc import Iterator
 
@@ -109,7 +110,9 @@ def test_a_connection_that_was_cut_while_it_rested_costs_no_error(
 ) -> None:
     monkeypatch.setattr("yadtq.ledger.redis.REST_S", 0.0)
     real.ledger.runs()
+    kept = real.ledger._line._connection._sock  # type: ignore[attr-defined]
     real.client.client_kill_filter(_type="normal", skipme=True)
+    assert select.select([kept], [], [], 10)[0], "the server did not close it: void"
     real.ledger.runs()
 
 

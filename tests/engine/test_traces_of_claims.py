@@ -4,6 +4,8 @@ Each step of a trace is a line. Where the rule stood in the way of the next step
 that the task comes to its one end all the same. `test_trace_mutants.py` takes each rule away.
 """
 
+from collections.abc import Callable
+
 import pytest
 from steps import (
     accepted,
@@ -274,9 +276,9 @@ def test_nothing_starts_under_a_lease_that_has_ended() -> None:
     w0, w1 = joins(stage, "w0"), joins(stage, "w1")
     really = stage.ledger.exchange
 
-    def pausing(topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+    def pausing(topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Callable[[], bool]) -> Answers:
         """After the claim of w0 is made, it stands still, and all else goes on."""
-        answers = really(topic, worker, incarnation, batch)
+        answers = really(topic, worker, incarnation, batch, meanwhile)
         if worker == "w0" and batch.claims:
             stage.ledger.exchange = really  # type: ignore[method-assign]
             taken(w0, w1)

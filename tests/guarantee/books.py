@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from stage import GROUP, Stage
 
 from yadtq.attempt import Attempt
-from yadtq.broker import Record, TopicPartition
+from yadtq.broker import Message, Record, Report, TopicPartition
 from yadtq.codec import OutcomeRecord, Undecodable, decode
 from yadtq.delayed import read_key
 from yadtq.layout import HEADER_SOURCE, HEADER_TASK
@@ -51,6 +51,7 @@ class Books:
         self._covered: dict[int, tuple[int, frozenset[int]]] = {}  # by partition: the commit, and what is done above it
         self._committed: dict[int, Position] = {}
         self._over: set[str] = set()  # tasks of which a final verdict was accepted
+        self._append, stage.broker.append = stage.broker.append, self._appended  # type: ignore[method-assign]
         self._newest: dict[str, str] = {}  # the fence given out last
         self.records: dict[str, TaskRecord] = {}  # as the ledger had them last
         self._last_attempt: dict[str, int] = {}
@@ -169,6 +170,12 @@ class Books:
                 self._committed[where.partition] = position
                 above = frozenset(read_bitmap(position.metadata, position.offset))
                 self._judge_commit(where.partition, position.offset, above)
+
+    def _appended(self, message: Message) -> Report:
+        """Taken in at once: what lies in two topics says nothing of what came first."""
+        report = self._append(message)
+        self._take_in()
+        return report
 
     def _take_in(self) -> None:
         topics = self._stage.topics

@@ -81,11 +81,13 @@ class ToLedger:
             raise LedgerUnavailable("the reply was lost")
         return answer
 
-    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+    def exchange(
+        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Callable[[], bool] | None = None
+    ) -> Answers:
         what = "+".join(name for name in ("accepts", "seals", "releases", "claims") if getattr(batch, name))
         if self._faults.at(f"before {what}"):
             raise LedgerUnavailable("it did not get there")
-        answers = self._ledger.exchange(topic, worker, incarnation, batch)
+        answers = self._ledger.exchange(topic, worker, incarnation, batch, meanwhile)
         if not answers.waiting:
             self._note(batch, answers)
         if self._faults.at(f"after {what}"):

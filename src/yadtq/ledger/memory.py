@@ -28,6 +28,7 @@ from yadtq.ledger.protocol import (
     Elsewhere,
     Errand,
     Held,
+    Meanwhile,
     NewTask,
     OnHeard,
     OnIds,
@@ -218,7 +219,15 @@ class MemoryLedger:
     def listen(self, on_ids: OnIds, on_heard: OnHeard) -> Ear:
         return self._announcements.listen(on_ids, on_heard)
 
-    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+    def exchange(
+        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Meanwhile | None = None
+    ) -> Answers:
+        answers = self._exchange(topic, worker, incarnation, batch)
+        while meanwhile is not None and meanwhile():
+            continue
+        return answers
+
+    def _exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
         with self._move() as now:
             seen = self._life(topic).call(worker, self._seen.get((worker, topic), (0, 0)))
             if seen is None:

@@ -264,6 +264,7 @@ class NewTask:
 
 
 OnIds = Callable[[Sequence[str]], None]
+Meanwhile = Callable[[], bool]
 OnHeard = Callable[[bool], None]
 
 
@@ -310,8 +311,15 @@ class Ledger(Protocol):
     def queued(self, tasks: Sequence[NewTask]) -> None:
         """Write QUEUED records; a task that has a record keeps it, whatever it says."""
 
-    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
-        """Send a batch of moves on tasks of one queue and return their answers. One round trip."""
+    def exchange(
+        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Meanwhile | None = None
+    ) -> Answers:
+        """Send a batch of moves on tasks of one queue and return their answers. One round trip.
+
+        Args:
+            meanwhile: Called again and again while the answers are on their way, until it returns False. It must not
+                ask the ledger anything.
+        """
 
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         """Return the records of these tasks; None where there is none."""

@@ -29,6 +29,7 @@ from yadtq.ledger.protocol import (
     Beat,
     Errand,
     Held,
+    Meanwhile,
     NewTask,
     OnHeard,
     OnIds,
@@ -108,7 +109,9 @@ class RedisLedger:
         for at in range(0, len(parts), SCRIPTS):
             self._scripts([("queued", [], [part]) for part in parts[at : at + SCRIPTS]])
 
-    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+    def exchange(
+        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Meanwhile | None = None
+    ) -> Answers:
         of, calls, seen = self._layout, list[Call](), self._seen.get((worker, topic), NOTHING_SEEN)
         epoch, writes, barrier = of.epoch(topic), of.writes(topic), of.barrier(topic)
         if batch.seals or batch.releases:
@@ -117,7 +120,7 @@ class RedisLedger:
         if batch.accepts or batch.claims or not calls:
             value = wire.exchange_value(seen, self._task_key, topic, worker, incarnation, self._ttl_s * 1000, batch)
             calls.append(("exchange", [epoch, of.heartbeats, of.read(topic), writes, barrier], [value]))
-        replies = dict(zip((name for name, _, _ in calls), self._scripts(calls), strict=True))
+        replies = dict(zip((name for name, _, _ in calls), self._scripts(calls, meanwhile), strict=True))
         if wire.WAIT in replies.values():
             return Answers(claims=[Refusal.WAIT] * len(batch.claims), waiting=True)
         sealed: Sequence[bool] = ()
@@ -187,26 +190,23 @@ class RedisLedger:
     def _script(self, name: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
         return self._scripts([(name, list(keys), list(values))])[0]
 
-    def _scripts(self, calls: "Sequence[Call]") -> list[Any]:
+    def _scripts(self, calls: "Sequence[Call]", meanwhile: Meanwhile | None = None) -> list[Any]:
         """Run scripts in one round trip. All of them may run again, so a server that forgot them gets all once more."""
 
         def move() -> list[Any]:
             try:
-                return self._pipeline(calls)
+                return self._line.ask(self._commands(calls), meanwhile)
             except NoScriptError:
                 self._shas = {name: self._client.script_load(source) for name, source in self._sources.items()}
-                return self._pipeline(calls)
+                return self._line.ask(self._commands(calls))
 
-        return self._ask(move)
+        try:
+            return self._ask(move)
+        except Disturbed as disturbed:
+            raise disturbed.error from None
 
-    def _pipeline(self, calls: "Sequence[Call]") -> list[Any]:
-        if len(calls) == 1:
-            ((name, keys, values),) = calls
-            return [self._line.ask("EVALSHA", self._shas.get(name, UNKNOWN), len(keys), *keys, *values)]
-        with self._client.pipeline(transaction=False) as pipe:
-            for name, keys, values in calls:
-                pipe.evalsha(self._shas.get(name, UNKNOWN), len(keys), *keys, *values)
-            return pipe.execute()
+    def _commands(self, calls: "Sequence[Call]") -> list[tuple[Any, ...]]:
+        return [("EVALSHA", self._shas.get(name, UNKNOWN), len(keys), *keys, *values) for name, keys, values in calls]
 
     def _ask(self, move: Callable[[], T]) -> T:
         try:
@@ -235,23 +235,19 @@ class Line:
         self._used_mono = 0.0
         self._in_use = threading.Lock()
 
-    def ask(self, *command: Any) -> Any:
+    def ask(self, commands: Sequence[tuple[Any, ...]], meanwhile: Meanwhile | None = None) -> list[Any]:
         if not self._in_use.acquire(blocking=False):
-            return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
+            connection = self._client.connection_pool.get_connection()
+            try:
+                return _round_trip(connection, commands, meanwhile)
+            finally:
+                self._client.connection_pool.release(connection)
         try:
-            self._take()
-            self._connection.send_command(*command)
-            return self._connection.read_response()
-        except ResponseError:
-            raise
-        except BaseException:  # the answer may still come, and would be taken for that of the next command
-            if self._connection is not None:
-                self._connection.disconnect()
-            raise
+            return _round_trip(self._take(), commands, meanwhile)
         finally:
             self._in_use.release()
 
-    def _take(self) -> None:
+    def _take(self) -> Any:
         """Have a connection. The pool looks whether one that has rested was cut meanwhile."""
         now_mono, pool = time.monotonic(), self._client.connection_pool
         if self._connection is not None and now_mono - self._used_mono > REST_S:
@@ -260,6 +256,44 @@ class Line:
         if self._connection is None:
             self._connection = pool.get_connection()
         self._used_mono = now_mono
+        return self._connection
+
+
+def _round_trip(connection: Any, commands: Sequence[tuple[Any, ...]], meanwhile: Meanwhile | None) -> list[Any]:
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        while meanwhile is not None and _goes_on(meanwhile) and not connection.can_read():
+            continue
+        replies = [_reply(connection) for _ in commands]
+    except BaseException:  # answers may still come, and would be taken for those of the next commands
+        connection.disconnect()
+        raise
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
+    return replies
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:  # the replies behind it are still to be read
+        return error
+
+
+class Disturbed(Exception):
+    """Carries what `meanwhile` raised past those who take errors for the server's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _goes_on(meanwhile: Meanwhile) -> bool:
+    try:
+        return meanwhile()
+    except Exception as error:
+        raise Disturbed(error) from error
 
 
 class Ear:
