@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from yadtq.dev.services import Services
 
@@ -16,7 +16,7 @@ pytest.register_assert_rewrite(
 )
 
 # A shared machine may be slow at any moment; how long one example takes says nothing about the code.
-settings.register_profile("yadtq", deadline=None)
+settings.register_profile("yadtq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("yadtq")
 
 

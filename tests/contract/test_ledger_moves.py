@@ -201,7 +201,7 @@ class Twins(RuleBasedStateMachine):
     @rule(task=TASKS, worker=WORKERS, counter=st.integers(1, 3), generation=st.integers(0, 2))
     def register(self, task: str, worker: str, counter: int, generation: int) -> None:
         fence = f"1.{counter}"
-        attempt = Held(task, fence, "add", 3, 4, 5, 2, 1, 0, generation, 6)
+        attempt = Held(task, fence, "mul", 3, 4, 5, 2, 1, 0, generation, 6)
 
         def move(bench: Bench) -> bool:
             return bench.ledger.register("q", worker, bench.incarnations.get(worker, "-"), [attempt]) is None
