@@ -158,7 +158,7 @@ class MemoryBench(Bench):
 
     def wipe(self) -> None:
         self.ledger.wipe()
-        self.clock.turn(1)
+        self.clock.turn(100)  # more than its epochs, one more for each new life, may be ahead of the clock
 
     def lose_next_reply(self) -> None:
         self.ledger.lose_replies = 1
@@ -198,7 +198,7 @@ class RedisBench(Bench):
         keys = list(self.client.scan_iter(f"{self.layout.prefix}*"))
         if keys:
             self.client.delete(*keys)
-        self.pass_ms(1)
+        self.pass_ms(5)
 
     def lose_next_reply(self) -> None:
         self.proxy.losses = 1
