@@ -322,9 +322,11 @@ class Engine(Service):
 
     def _meanwhile(self) -> bool:
         """While the ledger works: take what has come, so that the next batch forms."""
+        self.at_ledger = False
         events = self._gather(0)
         for event in events:
             self._handle(event)
+        self.at_ledger = True
         return bool(events)
 
     def _answered(self, works: Sequence[Work], answers: Sequence[Answer], incarnation: str) -> None:

@@ -51,6 +51,35 @@ def test_an_engine_that_waits_for_the_ledger_does_not_stand_still() -> None:
     assert stillness.looks >= 1, "it is looked at again when the ledger has answered"
 
 
+def test_an_engine_that_stands_still_while_the_ledger_works_is_seen() -> None:
+    stage = Stage()
+    stage.publish("a")
+    player = stage.player()
+    engine = player.engine
+    handle, exchange = engine._handle, stage.ledger.exchange
+    asking: list[bool] = []
+    meanwhile: list[bool] = []
+
+    def handles(event: object) -> None:
+        if asking:
+            meanwhile.append(engine.at_ledger)
+        handle(event)  # type: ignore[arg-type]
+
+    def asks(*args: object) -> object:
+        asking.append(True)
+        engine.inbox.put([])  # something comes
+        try:
+            return exchange(*args)  # type: ignore[arg-type]
+        finally:
+            asking.clear()
+
+    engine._handle = handles  # type: ignore[method-assign]
+    stage.ledger.exchange = asks  # type: ignore[method-assign,assignment]
+    player.work()
+    assert meanwhile
+    assert not any(meanwhile)
+
+
 class Endless(Service):
     """A loop that does not end, and takes all the time that it is given."""
 
