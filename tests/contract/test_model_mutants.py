@@ -17,7 +17,7 @@ from mutants import Mutant, Mutants, turns_red
 MODELS = Mutants()
 # The same examples in every run, and none made smaller: what is wanted is that one is found.
 SEARCH = settings(
-    max_examples=60,
+    max_examples=200,
     stateful_step_count=40,
     database=None,
     derandomize=True,
