@@ -195,7 +195,7 @@ class RedisBench(Bench):
         eventually(lambda: self.now_ms() >= end)
 
     def wipe(self) -> None:
-        keys = list(self.client.scan_iter(f"{self.layout.prefix}*"))
+        keys = list(self.client.scan_iter(f"{self.layout.prefix}*", 10_000))  # a server full of others' keys
         if keys:
             self.client.delete(*keys)
         self.pass_ms(5)

@@ -57,7 +57,7 @@ class Observer:
         if self._failure is not None:
             raise self._failure
         assert self.violations == []
-        assert self.samples >= 10, f"only {self.samples} samples: void"
+        assert self.samples >= 5, f"only {self.samples} samples: void"
         assert self.moves >= 2, f"the committed offsets moved {self.moves} times: void"
 
     def _run(self) -> None:
