@@ -141,8 +141,7 @@ def lease_by_the_clients_clock(patch: pytest.MonkeyPatch) -> None:
     test_ledger.test_what_the_old_attempt_says_after_a_takeover_is_refused_and_changes_nothing,
 )
 def accept_without_comparing(patch: pytest.MonkeyPatch) -> None:
-    renewed = "not (record[5] == fence and record[3] == record[2] and same_claim(fence, record[2]))"
-    change(patch, "exchange", f"if record[2] ~= fence and {renewed} then", lambda: "if not record[2] then")
+    change(patch, "exchange", "if record[1] ~= 'PROCESSING' or record[2] ~= fence then", lambda: "if false then")
 
 
 @SCRIPTS.add(
@@ -166,7 +165,7 @@ def release_without_effect(patch: pytest.MonkeyPatch) -> None:
     test_ledger.test_the_same_token_gets_the_same_answer_after_the_answer_was_lost,
 )
 def token_forgotten(patch: pytest.MonkeyPatch) -> None:
-    change(patch, "exchange", "record[5] == token", lambda: "not token")
+    change(patch, "exchange", "claimed == asked", lambda: "not asked")
 
 
 @SCRIPTS.add(
@@ -174,7 +173,7 @@ def token_forgotten(patch: pytest.MonkeyPatch) -> None:
     test_ledger_generations.test_before_the_seal_of_a_retry_its_old_record_is_to_send_it_again,
 )
 def retry_not_sent_again(patch: pytest.MonkeyPatch) -> None:
-    change(patch, "exchange", "if record[12] and generation == present - 1 then", lambda: "if false then")
+    change(patch, "exchange", "if resend and generation == present - 1 then", lambda: "if false then")
 
 
 def a_fence_of_the_life_before_is_never_right_by_chance(bench: RedisBench) -> None:

@@ -20,6 +20,9 @@ from yadtq.errors import ServiceError
 
 FORMAT_S = 120.0
 HEAP = ("-XX:+UseSerialGC", "-Xms64m", "-Xmx512m")  # 150-200 MB resident at rest
+# A broker beside its clients, on their cores, for minutes: the optimising compiler takes a quarter of a core for as
+# long as there is load, and what it makes is not faster at this broker's work than what the first one made.
+COMPILER = ("-XX:TieredStopAtLevel=1",)
 LOG4J = Path(__file__).with_name("log4j2.properties")
 
 # One node needs one copy of everything, and one partition where a cluster spreads load over many.
@@ -99,7 +102,7 @@ class KafkaNode:
         archive = java.Archive.of(found, self._jars.digest, self._archives, self._folder)
         # Kafka frees mapped files in a way that newer ones warn of, and will refuse one day.
         allow = ["--sun-misc-unsafe-memory-access=allow"] if found.number >= 24 else []
-        options = [*HEAP, *allow, *archive.options(found), *self._logging()]
+        options = [*HEAP, *COMPILER, *allow, *archive.options(found), *self._logging()]
         run = [str(found.path), *options, "-cp", ":".join(map(str, jars))]
         self._folder.mkdir(exist_ok=True)
         if not self._data.exists():

@@ -48,6 +48,7 @@ REST_S = 0.5  # a connection that has not been used for so long may have been cu
 DEAF_S = 1.0  # before it tries again
 NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run", "register", "recovery", "restore"}
 NEEDS_FENCES = {"exchange", "finish", "register", "restore"}
+NEEDS_SOURCE = {"exchange", "queued", "register", "due_put"}
 DUE = {"due_place", "due_put", "due_look", "due_remove"}
 # These may write when Redis is full: without its beat every worker would turn DEAD, without its seal no record would
 # ever expire and make room. What brings new data (exchange, queued, due_put) is refused.
@@ -129,7 +130,7 @@ class RedisLedger:
         if "finish" in replies:
             sealed, seen = wire.finish_reply(replies["finish"])
         if "exchange" in replies:
-            accepted, answers, seen = wire.exchange_reply(replies["exchange"], len(batch.claims))
+            accepted, answers, seen = wire.exchange_reply(replies["exchange"], batch.claims)
         self._seen[worker, topic] = seen
         return Answers(accepted, sealed, answers, epoch=seen[0])
 
@@ -140,7 +141,10 @@ class RedisLedger:
                     pipe.hgetall(self._layout.task(task_id))
                 return pipe.execute()
 
-        return [wire.record_of(_text(found)) if found else None for found in self._ask(move)] if task_ids else []
+        if not task_ids:
+            return []
+        rows = zip(task_ids, self._ask(move), strict=True)
+        return [wire.record_of(task_id, _text(found)) if found else None for task_id, found in rows]
 
     def listen(self, on_ids: OnIds, on_heard: OnHeard) -> "Ear":
         return Ear(_client(self._url), self._layout.sealed, on_ids, on_heard)
@@ -362,8 +366,9 @@ def _source(name: str) -> str:
     flags = "#!lua flags=allow-oom\n" if name in ALLOW_OOM else "#!lua\n"
     lease = (scripts / "lease.lua").read_text() if name in NEEDS_LEASE | DUE else ""
     fences = (scripts / "fences.lua").read_text() if name in NEEDS_FENCES else ""
+    source = (scripts / "source.lua").read_text() if name in NEEDS_SOURCE else ""
     index = (scripts / "index.lua").read_text() if name in DUE else ""
-    return flags + lease + fences + index + (scripts / f"{name}.lua").read_text()
+    return flags + lease + fences + source + index + (scripts / f"{name}.lua").read_text()
 
 
 def _text(found: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from yadtq.ledger.protocol import (
     Accept,
     Answer,
     Batch,
+    Claim,
     Elsewhere,
     Held,
     NewTask,
@@ -76,10 +77,15 @@ def queued_value(task_key: str, tasks: Iterable[NewTask]) -> bytes:
     return _encode((task_key, rows))
 
 
-def exchange_reply(reply: bytes, claims: int) -> tuple[list[int | None], Sequence[Answer], Seen]:
+def exchange_reply(reply: bytes, claims: Sequence[Claim]) -> tuple[list[int | None], Sequence[Answer], Seen]:
     """Read the reply of `exchange.lua`."""
-    accepted, answers, epoch, writes = _decode(reply)
-    found = [Refusal.DEAD] * claims if answers == "DEAD" else [_answer(answer) for answer in answers]
+    accepted, answers, epoch, writes, now_ms = _decode(reply)
+    if answers == "DEAD":
+        answers = [[Refusal.DEAD]] * len(claims)
+    first = Run(f"{epoch}.1", 1, 0, now_ms)  # one for all
+    found = [
+        first if answer == 1 else _answer(claim.task_id, answer) for claim, answer in zip(claims, answers, strict=True)
+    ]
     return [at or None for at in accepted], found, (int(epoch), writes)
 
 
@@ -92,11 +98,9 @@ def finish_reply(reply: bytes) -> tuple[list[bool], Seen]:
 def _fields(o: OutcomeRecord) -> list[str | int]:
     """The hash of a record that Kafka has, names and values in turn."""
     found: dict[str, str | int | None] = {
-        "task_id": o.task_id,
         "task_type": o.task_type,
         "status": o.state,
         "fence": o.fence,
-        "accepted": o.fence,
         "attempts": o.attempts,
         "failures": o.failures,
         "deaths": o.deaths,
@@ -105,9 +109,7 @@ def _fields(o: OutcomeRecord) -> list[str | int]:
         "error_log": o.error_log,
         "queued_at_ms": o.queued_at_ms,
         "started_at_ms": o.started_at_ms,
-        "topic": o.topic,
-        "partition": o.partition,
-        "offset": o.offset,
+        "source": f"{o.topic}/{o.partition}/{o.offset}",
     }
     if o.state is State.SCHEDULED:
         found["not_before_ms"] = o.not_before_ms
@@ -124,16 +126,16 @@ def _accept(a: Accept) -> tuple[Any, ...]:
     return (a.task_id, a.fence, a.state, a.wait_ms, a.failed, a.died, result, a.error_log or "")
 
 
-def _answer(answer: list[Any]) -> Answer:
+def _answer(task_id: str, answer: Sequence[Any]) -> Answer:
     kind = answer[0]
     if kind == "RUN":
         return Run(*answer[1:])
     if kind == "OVER":
-        return Over(record_of(_pairs(answer[1])))
+        return Over(record_of(task_id, _pairs(answer[1])))
     if kind == "ELSEWHERE":
         return Elsewhere(answer[1])
     if kind == "RESEND":
-        return Resend(record_of(_pairs(answer[1])))
+        return Resend(record_of(task_id, _pairs(answer[1])))
     return Stale() if kind == "STALE" else Refusal(kind)
 
 
@@ -141,7 +143,7 @@ def _pairs(flat: Sequence[str]) -> dict[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def record_of(found: Mapping[str, str]) -> TaskRecord:
+def record_of(task_id: str, found: Mapping[str, str]) -> TaskRecord:
     """A task's hash as the value that users of the port get."""
 
     def number(name: str) -> int | None:
@@ -149,8 +151,9 @@ def record_of(found: Mapping[str, str]) -> TaskRecord:
         return None if value is None else int(value)
 
     result = found.get("result")
+    topic, partition, offset = found.get("source", "/0/0").rsplit("/", 2)
     return TaskRecord(
-        task_id=found.get("task_id", ""),
+        task_id=task_id,
         status=State(found.get("status", State.QUEUED)),
         sealed="sealed" in found,
         task_type=found.get("task_type", ""),
@@ -162,9 +165,9 @@ def record_of(found: Mapping[str, str]) -> TaskRecord:
         queued_at_ms=number("queued_at_ms"),
         started_at_ms=number("started_at_ms"),
         finished_at_ms=number("finished_at_ms"),
-        topic=found.get("topic", ""),
-        partition=number("partition") or 0,
-        offset=number("offset") or 0,
+        topic=topic,
+        partition=int(partition),
+        offset=int(offset),
         generation=number("generation") or 0,
         not_before_ms=number("not_before_ms") or 0,
         failures=number("failures") or 0,

@@ -17,7 +17,6 @@ for _, key in ipairs(over) do
   local record = generation and redis.call('HMGET', task_key .. task_id, 'status', 'generation', 'resend')
   if record and record[1] == 'SCHEDULED' and not record[3] and tonumber(record[2] or 0) == tonumber(generation) then
     redis.call('HSET', task_key .. task_id, 'status', 'QUEUED')
-    redis.call('HDEL', task_key .. task_id, 'accepted')
   end
 end
 local read = redis.call('EXISTS', KEYS[4]) == 1
@@ -28,8 +27,8 @@ for i, entry in ipairs(entries) do
   local key = task_key .. task_id
   -- C8: one that may have ended and been forgotten stays absent, so that its claim asks for the outcomes first
   if (read or now - queued_at_ms <= oldest_ms) and redis.call('EXISTS', key) == 0 then
-    redis.call('HSET', key, 'status', 'SCHEDULED', 'task_id', task_id, 'task_type', task_type, 'topic', topic,
-      'partition', partition, 'offset', offset, 'queued_at_ms', queued_at_ms, 'attempts', tries,
+    redis.call('HSET', key, 'status', 'SCHEDULED', 'task_type', task_type,
+      'source', source_of(topic, partition, offset), 'queued_at_ms', queued_at_ms, 'attempts', tries,
       'generation', generation, 'not_before_ms', due_ms)
   end
 end

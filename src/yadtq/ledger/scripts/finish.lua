@@ -9,16 +9,20 @@ if not epoch then return 'WAIT' end                                   -- R2
 -- Settle, step 3: Kafka has the outcome. Only a sealed record is shown as final, and only a sealed record expires (R1).
 -- Of a retry: Kafka has its envelope. Answers true, or false where the attempt is not the present one (S2), or where its
 -- outcome was written under an epoch that is over and was not read in: it may stand behind the marker (R4).
-local prefix, sealed, final = epoch .. '.', {}, {}
+local function read_in(key, status)
+  local record = redis.call('HMGET', key, 'sealed', 'resend')
+  return (record[1] or (status == 'SCHEDULED' and not record[2])) and true or false
+end
+
+local prefix, ttl, sealed, final = epoch .. '.', tostring(ttl_s), {}, {}
 for i, s in ipairs(seals) do
   local task_id, fence = s[1], s[2]
   local key = task_key .. task_id
-  local record = redis.call('HMGET', key, 'status', 'fence', 'sealed', 'resend')
-  local read_in = record[3] or (record[1] == 'SCHEDULED' and not record[4])
-  sealed[i] = record[2] == fence and (is_of(fence, prefix) or (read_in and true or false))
+  local record = redis.call('HMGET', key, 'status', 'fence')
+  sealed[i] = record[2] == fence and (is_of(fence, prefix) or read_in(key, record[1]))
   if sealed[i] and (record[1] == 'SUCCESS' or record[1] == 'FAILED') then
-    redis.call('HSET', key, 'sealed', 1)
-    redis.call('EXPIRE', key, ttl_s)
+    redis.call('HSET', key, 'sealed', '1')
+    redis.call('EXPIRE', key, ttl)
     final[#final + 1] = task_id
   elseif sealed[i] and record[1] == 'SCHEDULED' then
     redis.call('HDEL', key, 'resend')
@@ -34,7 +38,7 @@ for _, r in ipairs(releases) do
   local record = redis.call('HMGET', key, 'status', 'fence')
   if record[1] == 'PROCESSING' and record[2] == r[2] then
     redis.call('HSET', key, 'status', 'QUEUED')
-    redis.call('HDEL', key, 'token', 'worker', 'incarnation')
+    redis.call('HDEL', key, 'claim', 'worker')
     redis.call('HINCRBY', key, 'attempts', -1)
   end
 end

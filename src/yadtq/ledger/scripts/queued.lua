@@ -6,8 +6,8 @@ for _, task in ipairs(tasks) do
   local task_id, task_type, topic, partition, offset, queued_at_ms, tries, not_before_ms = unpack(task)
   local key = task_key .. task_id
   if redis.call('EXISTS', key) == 0 then
-    local set = {'status', not_before_ms > 0 and 'SCHEDULED' or 'QUEUED', 'task_id', task_id, 'task_type', task_type,
-      'topic', topic, 'partition', partition, 'offset', offset, 'queued_at_ms', queued_at_ms}
+    local set = {'status', not_before_ms > 0 and 'SCHEDULED' or 'QUEUED', 'task_type', task_type,
+      'source', source_of(topic, partition, offset), 'queued_at_ms', queued_at_ms}
     local function also(name, value)                                  -- 0 where it is left out: a field costs 1 us
       if value > 0 then
         set[#set + 1] = name

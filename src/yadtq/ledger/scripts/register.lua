@@ -10,9 +10,9 @@ for _, attempt in ipairs(attempts) do
   local record = redis.call('HMGET', key, 'status', 'fence')
   if record[1] ~= 'SUCCESS' and record[1] ~= 'FAILED' and before(record[2], fence) then
     redis.call('DEL', key)
-    redis.call('HSET', key, 'task_id', task_id, 'task_type', task_type, 'topic', topic, 'partition', partition,
-      'offset', offset, 'queued_at_ms', queued_at_ms, 'attempts', starts, 'failures', failures, 'deaths', deaths,
-      'generation', generation, 'status', 'PROCESSING', 'fence', fence, 'worker', worker, 'incarnation', incarnation,
+    redis.call('HSET', key, 'task_type', task_type, 'source', source_of(topic, partition, offset),
+      'queued_at_ms', queued_at_ms, 'attempts', starts, 'failures', failures, 'deaths', deaths,
+      'generation', generation, 'status', 'PROCESSING', 'fence', fence, 'worker', worker, 'claim', incarnation .. '/',
       'started_at_ms', started_at_ms)
   end
 end
