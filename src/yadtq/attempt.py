@@ -50,7 +50,7 @@ class Ending(StrEnum):
     TIMED_OUT = "timed out"  # it ran longer than its time limit, and its process was killed
 
 
-class Outcome(Struct, frozen=True, gc=False):
+class Outcome(Struct, frozen=True, array_like=True, gc=False):
     """What became of one attempt."""
 
     number: int

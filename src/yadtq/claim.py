@@ -6,6 +6,8 @@ again with the same token and gets the same answer (C2), and a new round never f
 
 import itertools
 
+from msgspec import structs
+
 from yadtq.attempt import Attempt
 from yadtq.broker import Record
 from yadtq.catalogue import Known
@@ -123,7 +125,7 @@ class Work:
         """What is written to Kafka now has to bear the present epoch, or no reader counts it (R4)."""
         run = self.held
         if not run.fence.startswith(f"{epoch}."):
-            self.run = run._replace(fence=f"{epoch}.{run.fence.partition('.')[2]}")
+            self.run = structs.replace(run, fence=f"{epoch}.{run.fence.partition('.')[2]}")
 
 
 def refusal(task_type: str, known: Known) -> str:

@@ -13,8 +13,8 @@ that waits for the ledger in one round trip and all that waits for Kafka at once
 
 import queue
 import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from yadtq.attempt import Outcome, Recalled, Started
 from yadtq.broker import Producer, Record
@@ -22,17 +22,19 @@ from yadtq.catalogue import Known
 from yadtq.claim import Work
 from yadtq.codec import Undecodable, decode
 from yadtq.errors import LedgerUnavailable
+from yadtq.flight import Flight
 from yadtq.heartbeat import Identity
+from yadtq.inbox import Arrived, Assigned, Drain, Gone, Inbox, Reborn
 from yadtq.intake import Assignment
 from yadtq.lanes import Lanes
 from yadtq.layout import QueueTopics
-from yadtq.ledger import Answer, Batch, Elsewhere, Errand, Ledger, Over, Refusal, Release, Resend, Run, Stale
+from yadtq.ledger import Answer, Answers, Elsewhere, Errand, Ledger, Over, Refusal, Release, Resend, Run, Stale
 from yadtq.register import Registrar
 from yadtq.retry import DEFAULT, decide
 from yadtq.runners import Runner, Sink
 from yadtq.service import Clock, Service
 from yadtq.settings import Order
-from yadtq.settle import Reported, Settler, accept_of, event_of, seal_of
+from yadtq.settle import Reported, Settler, event_of
 from yadtq.telemetry import Telemetry
 from yadtq.writes import Writes, outcome_again, writes_of, writes_of_copy, writes_of_undecodable
 
@@ -43,34 +45,6 @@ LEDGER_AGAIN_S = 0.25
 CLAIMS_MOST = 500  # in one round trip: about 5 ms in Redis, during which it serves nobody else
 LONG_S = 30.0  # a head that is older leaves its place where it holds up a window (S5)
 LOOK_S = 1.0  # also between two questions to the ledger, so that who only runs things hears of a barrier (R3)
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    records: Sequence[tuple[Assignment, Record]]
-
-
-@dataclass(frozen=True, slots=True)
-class Assigned:
-    assignment: Assignment
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    assignment: Assignment
-
-
-@dataclass(frozen=True, slots=True)
-class Reborn:
-    """The incarnation changed: what was claimed and has not started is not ours any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Finish what runs, claim nothing more."""
-
-
-Inbox = Arrived | Assigned | Gone | Reported | Reborn | Drain | Sequence[Started | Outcome | Recalled]
 
 
 class Engine(Service):
@@ -123,6 +97,7 @@ class Engine(Service):
         self._asking: list[Work] = []
         self._running: dict[int, Work] = {}
         self._releasing: list[Release] = []
+        self._flight: Flight | None = None  # on its way to the ledger
         self._settler = Settler(producer, topics, identity.name, telemetry, clock, self.inbox.put)
 
     def run(self) -> None:
@@ -132,7 +107,7 @@ class Engine(Service):
     @property
     def idle(self) -> bool:
         """Nothing is on its way from a claim to its seal."""
-        return self._settler.idle and not (self._asking or self._running or self._releasing)
+        return self._settler.idle and not (self._asking or self._running or self._releasing or self._flight)
 
     def step(self, most_s: float) -> None:
         """Wait for something to do, at most `most_s`, and do it."""
@@ -144,10 +119,11 @@ class Engine(Service):
         if now >= self._look_mono:
             self._look_mono = now + LOOK_S
             self._hand_off(now)
-        if now >= self._ledger_again_mono:
-            self._exchange()
+        self._exchange(now)
 
     def _wait_s(self, most_s: float) -> float:
+        if self._flight is not None:  # it is waited for where its answers come
+            return 0.0
         now = self._clock.mono_s()
         times = self._settler.times
         if self._asking or self._releasing or self._settler.asking:
@@ -253,72 +229,75 @@ class Engine(Service):
 
     # -- the ledger ----------------------------------------------------------------------------------------------------
 
-    def _exchange(self) -> None:
-        """Everything for the ledger in one round trip: accepts, seals and releases ride with the next claims."""
+    def _exchange(self, now: float) -> None:
+        """Ask the ledger, and take its answers to what was asked before: it works on one batch, we on the other."""
+        flight = self._flight or self._take_off(now, [])
+        answers = self._land(flight) if flight else None
+        if flight and answers:
+            self._flight = self._take_off(now, flight.asking)
+            self._take(flight, answers)
+
+    def _take_off(self, now: float, claimed: Sequence[Work]) -> Flight | None:
+        """Send everything for the ledger in one round trip: accepts, seals and releases ride with the next claims.
+
+        claimed: What will take room in the runners before these.
+        """
+        if now < self._ledger_again_mono:
+            return None
         settler = self._settler
         if not self.draining and self._identity.alive:
-            now, solo = self._clock.mono_s(), sum(work.solo for work in self._asking)
-            room = min(self.runner.room(), CLAIMS_MOST) - len(self._asking) + solo
-            self._asking += self._lanes.take(room, now) + self._solo_lanes.take(self.runner.solo_room() - solo, now)
-        flying = accepting, sealing, releasing, asking = self._take_off()
-        batch = Batch(
-            accepts=[accept_of(work) for work in accepting],
-            seals=[seal_of(writes) for writes in sealing],
-            releases=releasing,
-            claims=[work.claim(self._known) for work in asking],
-        )
-        if not batch and self._clock.mono_s() < self._ask_mono:
-            return
-        incarnation = self._identity.incarnation
-        self.at_ledger = True
+            self._asking += self._next(now, claimed)
+        flight = Flight(settler.accepting, settler.sealing, self._releasing, self._asking, self._identity.incarnation)
+        batch = flight.batch(self._known)
+        if not batch and now < self._ask_mono:
+            return None
+        settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
         try:
-            answers = self._ledger.exchange(
-                self._topics.tasks, self._identity.name, incarnation, batch, self._meanwhile
-            )
-        except LedgerUnavailable as error:  # everything is asked again: a lost reply is no answer
-            self._come_back(*flying)
-            self._telemetry.failed("Redis", error)
-            self._ledger_again_mono = self._clock.mono_s() + LEDGER_AGAIN_S
-            return
-        finally:
-            self.at_ledger = False
+            with self._at_ledger():
+                flight.question = self._ledger.ask(self._topics.tasks, self._identity.name, flight.incarnation, batch)
+        except LedgerUnavailable as error:
+            self._no_answer(flight, error)
+            return None
+        return flight
+
+    def _next(self, now: float, claimed: Sequence[Work]) -> list[Work]:
+        """What is claimed now: as much as can start at once, together with what was claimed and what waits for it."""
+        before = [*claimed, *self._asking]
+        solo = sum(work.solo for work in before)
+        room = min(self.runner.room(), CLAIMS_MOST) - len(before) + solo
+        return self._lanes.take(room, now) + self._solo_lanes.take(self.runner.solo_room() - solo, now)
+
+    def _land(self, flight: Flight) -> Answers | None:
+        """Wait for the answers; None where there are none, and all is to be asked again."""
+        self._flight = None
+        if flight.question is None:
+            raise AssertionError("nobody was asked")
+        try:
+            with self._at_ledger():
+                answers = flight.question.answers(self._meanwhile)
+        except LedgerUnavailable as error:
+            self._no_answer(flight, error)
+            return None
         self._telemetry.answered("Redis")
         if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
-            self._come_back(*flying)
-            self._ledger_again_mono = self._clock.mono_s() + REFUSED_S
-            self.at_ledger = True
-            self._registrar.wait([*self._running.values(), *settler.accepting])
-            self.at_ledger = False
-            return
+            self._come_back(flight, REFUSED_S)
+            with self._at_ledger():
+                self._registrar.wait([*self._running.values(), *self._settler.accepting])
+            return None
         self._ask_mono = self._clock.mono_s() + LOOK_S
         self._registrar.opened()
-        done, back = settler.accepted(accepting, answers.accepts, answers.epoch)
-        self._leave_lanes(done)
-        for work, wait_s in back:
-            if work.verdict is not None and work.verdict.died and self._apart:
-                self._leave_lanes([work])
-                work.solo = True
-            self._claim_again(work, wait_s)
-        over, refused = settler.sealed(sealing, answers.seals)
-        self._close(over)
-        for work in refused:
-            self._claim_again(work, 0.0)
-        self._answered(asking, answers.claims, incarnation)
+        return answers
 
-    def _take_off(self) -> tuple[list[Work], list[Writes], list[Release], list[Work]]:
-        """What goes to the ledger now."""
-        settler = self._settler
-        flying = settler.accepting, settler.sealing, self._releasing, self._asking
-        settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
-        return flying
+    def _no_answer(self, flight: Flight, error: LedgerUnavailable) -> None:
+        self._telemetry.failed("Redis", error)
+        self._come_back(flight, LEDGER_AGAIN_S)
 
-    def _come_back(
-        self, accepting: list[Work], sealing: list[Writes], releasing: list[Release], asking: list[Work]
-    ) -> None:
-        """It was not answered: it is asked again, before what has come meanwhile."""
+    def _come_back(self, flight: Flight, wait_s: float) -> None:
+        """Everything is asked again, before what has come meanwhile: a lost reply is no answer."""
         settler = self._settler
-        settler.accepting[:0], settler.sealing[:0] = accepting, sealing
-        self._releasing[:0], self._asking[:0] = releasing, asking
+        settler.accepting[:0], settler.sealing[:0] = flight.accepting, flight.sealing
+        self._releasing[:0], self._asking[:0] = flight.releasing, flight.asking
+        self._ledger_again_mono = self._clock.mono_s() + wait_s
 
     def _meanwhile(self) -> bool:
         """While the ledger works: take what has come, so that the next batch forms."""
@@ -328,6 +307,29 @@ class Engine(Service):
             self._handle(event)
         self.at_ledger = True
         return bool(events)
+
+    @contextmanager
+    def _at_ledger(self) -> Iterator[None]:
+        self.at_ledger = True
+        try:
+            yield
+        finally:
+            self.at_ledger = False
+
+    def _take(self, flight: Flight, answers: Answers) -> None:
+        """Take the answers, in the order in which the ledger made the moves."""
+        done, back = self._settler.accepted(flight.accepting, answers.accepts, answers.epoch)
+        self._leave_lanes(done)
+        for work, wait_s in back:
+            if work.verdict is not None and work.verdict.died and self._apart:
+                self._leave_lanes([work])
+                work.solo = True
+            self._claim_again(work, wait_s)
+        over, refused = self._settler.sealed(flight.sealing, answers.seals)
+        self._close(over)
+        for work in refused:
+            self._claim_again(work, 0.0)
+        self._answered(flight.asking, answers.claims, flight.incarnation)
 
     def _answered(self, works: Sequence[Work], answers: Sequence[Answer], incarnation: str) -> None:
         starting: list[Work] = []

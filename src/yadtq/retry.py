@@ -9,7 +9,9 @@ Source: M. Brooker, "Exponential Backoff And Jitter", 2015.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from yadtq.attempt import Ending, Outcome
 from yadtq.errors import InvalidTask
@@ -97,7 +99,7 @@ MAX_WAIT_S = 366 * 86_400
 DEFAULT = RetryPolicy()
 
 
-class Verdict(NamedTuple):
+class Verdict(Struct, frozen=True, gc=False):
     """What is to be made durable about an attempt.
 
     state: SUCCESS, FAILED, QUEUED for a retry in place, or SCHEDULED for one that waits in `Q.delayed`.

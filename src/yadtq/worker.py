@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from yadtq.app import App
 from yadtq.broker import Producer
 from yadtq.catalogue import Known
-from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
+from yadtq.engine import Engine
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable, StandsStill
 from yadtq.health import STILL_S, Health, Parts
 from yadtq.heartbeat import Heartbeat, Identity
+from yadtq.inbox import Arrived, Assigned, Drain, Gone, Reborn
 from yadtq.intake import Intake
 from yadtq.publisher import ensure_queue
 from yadtq.rebuild import Rebuilder

@@ -56,7 +56,7 @@ class FakeProcess:
         self.ready = False
         self.waiting: dict[int, frames.Job] = {}
         self.running: dict[int, frames.Job] = {}
-        self.unsaid: list[frames.Done] = []
+        self.unsaid: list[Outcome] = []
         self.returned: set[int] = set()
         self._on_end: Callable[[], None] = lambda: None
         self._stream = opening.stream.dup()
@@ -113,7 +113,7 @@ class FakeProcess:
         """User code has returned; nobody has heard of it yet."""
         job = self.running.pop(next(iter(self.running)))
         self._seats.end(job.seat, job.number)
-        self.unsaid.append(frames.Done(job.number, Ending.RETURNED, 1, 2, b"1", None))
+        self.unsaid.append(Outcome(job.number, Ending.RETURNED, 1, 2, b"1"))
 
     def say(self) -> list[int]:
         said, self.unsaid = self.unsaid, []

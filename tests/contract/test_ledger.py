@@ -75,10 +75,24 @@ def test_the_asker_goes_on_while_its_answers_are_on_their_way(bench: Bench) -> N
         return len(turns) < 3
 
     batch = Batch(claims=[bench.wish()])
-    (answer,) = bench.ledger.exchange("q", "w1", bench.incarnations["w1"], batch, meanwhile).claims
+    (answer,) = bench.ledger.ask("q", "w1", bench.incarnations["w1"], batch).answers(meanwhile).claims
     assert isinstance(answer, Run)
     assert turns
     assert bench.record().status is State.PROCESSING
+
+
+def test_questions_of_several_workers_that_are_under_way_together_get_their_own_answers(bench: Bench) -> None:
+    bench.start("w1", "w2", "w3")
+    questions = {
+        name: bench.ledger.ask("q", name, bench.incarnations[name], Batch(claims=[bench.wish(f"t-{name}")]))
+        for name in ("w1", "w2", "w3")
+    }
+    assert bench.ledger.records(["t-none"]) == [None]  # and who asks something else is not held up
+    for name in ("w3", "w1", "w2"):
+        (answer,) = questions[name].answers().claims
+        assert isinstance(answer, Run)
+        assert bench.record(f"t-{name}").worker == name
+    assert bench.exchange("w1", claims=[bench.wish("t-w2")]).claims == [Elsewhere("w2")]
 
 
 @pytest.mark.parametrize("error", [OSError("ours"), ValueError("ours")])
@@ -90,7 +104,7 @@ def test_what_goes_wrong_meanwhile_is_no_fault_of_the_ledger(bench: Bench, error
 
     wish = bench.wish()
     with pytest.raises(type(error), match="ours"):
-        bench.ledger.exchange("q", "w1", bench.incarnations["w1"], Batch(claims=[wish]), meanwhile)
+        bench.ledger.ask("q", "w1", bench.incarnations["w1"], Batch(claims=[wish])).answers(meanwhile)
     # The same token gets the same answer, and no reply is left over for whoever asks next.
     assert isinstance(bench.claim("w1", wish), Run)
     assert bench.record().attempts == 1

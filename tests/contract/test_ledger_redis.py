@@ -108,7 +108,7 @@ def test_a_server_that_forgot_the_scripts_gets_them_again(real: RedisBench) -> N
 def test_a_connection_that_was_cut_while_it_rested_costs_no_error(
     real: RedisBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("yadtq.ledger.redis.REST_S", 0.0)
+    monkeypatch.setattr("yadtq.ledger.redis_line.REST_S", 0.0)
     real.ledger.runs()
     kept = real.ledger._line._connection._sock  # type: ignore[attr-defined]
     real.client.client_kill_filter(_type="normal", skipme=True)

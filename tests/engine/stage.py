@@ -12,10 +12,11 @@ from yadtq.broker import Message, OnReport, OnReports, Record, Report, TopicPart
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer
 from yadtq.codec import OutcomeRecord, decode_outcome, encode
 from yadtq.delayed import delayed
-from yadtq.engine import Arrived, Assigned, Drain, Engine, Gone, Reborn
+from yadtq.engine import Engine
 from yadtq.envelope import Envelope
 from yadtq.handle import Handle
 from yadtq.heartbeat import Heartbeat, Identity
+from yadtq.inbox import Arrived, Assigned, Drain, Gone, Reborn
 from yadtq.intake import Intake
 from yadtq.layout import HEADER_MARKER, Layout
 from yadtq.ledger import Errand, TaskRecord

@@ -10,6 +10,7 @@ import test_others_bugs
 import test_out_of_order
 import test_rebuild
 import test_settle_order
+from msgspec import structs
 from stage import Stage
 
 from mutants import Mutant, Mutants, turns_red
@@ -116,7 +117,7 @@ def no_fence(patch: pytest.MonkeyPatch) -> None:
 
     def accept_any(self: MemoryLedger, accept: Accept, epoch: int, now: int) -> int | None:
         present = self._tasks[accept.task_id].record.fence
-        return really(self, accept._replace(fence=present), epoch, now)
+        return really(self, structs.replace(accept, fence=present), epoch, now)
 
     patch.setattr(MemoryLedger, "_accept", accept_any)
 

@@ -12,6 +12,7 @@ import test_others_bugs
 import test_rebuild
 import test_scheduler
 import test_settle_order
+from msgspec import structs
 from stage import Stage
 
 from mutants import Mutant, Mutants, turns_red
@@ -54,7 +55,7 @@ def claiming(patch: pytest.MonkeyPatch, change: Callable[[Claim], Claim]) -> Non
 )
 def a_token_for_every_question(patch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
-    claiming(patch, lambda claim: claim._replace(token=f"{claim.token}/{next(numbers)}"))
+    claiming(patch, lambda claim: structs.replace(claim, token=f"{claim.token}/{next(numbers)}"))
 
 
 @RULES.add(
@@ -103,7 +104,7 @@ def a_lease_from_the_answer_on(patch: pytest.MonkeyPatch) -> None:
     with_a_worker(test_later.test_an_envelope_of_an_older_generation_is_closed_and_runs_nothing),
 )
 def every_generation_is_the_present_one(patch: pytest.MonkeyPatch) -> None:
-    claiming(patch, lambda claim: claim._replace(generation=99))
+    claiming(patch, lambda claim: structs.replace(claim, generation=99))
 
 
 @RULES.add(

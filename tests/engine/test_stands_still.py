@@ -1,9 +1,13 @@
 """When an engine stands still: judged by looks, and never while it waits for the ledger."""
 
+import pytest
 from stage import Stage
 
 from waiting import ManualClock
 from yadtq.app import App
+from yadtq.ledger import Answers
+from yadtq.ledger.made import Made
+from yadtq.ledger.protocol import Meanwhile
 from yadtq.service import Service
 from yadtq.settings import WorkerSettings
 from yadtq.worker import LEAST_S, LEAVE_S, Stillness, Worker
@@ -28,21 +32,21 @@ def test_time_alone_makes_nothing_stand_still() -> None:
     assert stillness.looks == 1
 
 
-def test_an_engine_that_waits_for_the_ledger_does_not_stand_still() -> None:
+def test_an_engine_that_waits_for_the_ledger_does_not_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
     stage.publish("a")
     player = stage.player()
     stillness = Stillness(player.engine)
     looks: list[int] = []
-    exchange = stage.ledger.exchange
+    answers = Made.answers
 
-    def slow(*args: object) -> object:
+    def slow(made: Made, meanwhile: Meanwhile | None = None) -> Answers:
         for _ in range(50):
             stillness.look()
         looks.append(stillness.looks)
-        return exchange(*args)  # type: ignore[arg-type]
+        return answers(made, meanwhile)
 
-    stage.ledger.exchange = slow  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(Made, "answers", slow)
     player.turn(3)
     assert looks
     assert set(looks) == {0}
@@ -51,12 +55,12 @@ def test_an_engine_that_waits_for_the_ledger_does_not_stand_still() -> None:
     assert stillness.looks >= 1, "it is looked at again when the ledger has answered"
 
 
-def test_an_engine_that_stands_still_while_the_ledger_works_is_seen() -> None:
+def test_an_engine_that_stands_still_while_the_ledger_works_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
     stage.publish("a")
     player = stage.player()
     engine = player.engine
-    handle, exchange = engine._handle, stage.ledger.exchange
+    handle, answers = engine._handle, Made.answers
     asking: list[bool] = []
     meanwhile: list[bool] = []
 
@@ -65,16 +69,16 @@ def test_an_engine_that_stands_still_while_the_ledger_works_is_seen() -> None:
             meanwhile.append(engine.at_ledger)
         handle(event)  # type: ignore[arg-type]
 
-    def asks(*args: object) -> object:
+    def waits(made: Made, meanwhile: Meanwhile | None = None) -> Answers:
         asking.append(True)
         engine.inbox.put([])  # something comes
         try:
-            return exchange(*args)  # type: ignore[arg-type]
+            return answers(made, meanwhile)
         finally:
             asking.clear()
 
     engine._handle = handles  # type: ignore[method-assign]
-    stage.ledger.exchange = asks  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(Made, "answers", waits)
     player.work()
     assert meanwhile
     assert not any(meanwhile)

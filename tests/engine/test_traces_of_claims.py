@@ -4,8 +4,6 @@ Each step of a trace is a line. Where the rule stood in the way of the next step
 that the task comes to its one end all the same. `test_trace_mutants.py` takes each rule away.
 """
 
-from collections.abc import Callable
-
 import pytest
 from steps import (
     accepted,
@@ -27,7 +25,8 @@ from steps import (
 )
 
 from yadtq.attempt import Ending
-from yadtq.ledger import Answers, Batch
+from yadtq.ledger import Batch
+from yadtq.ledger.made import Made
 from yadtq.offsets import read_bitmap
 from yadtq.states import State
 
@@ -274,22 +273,22 @@ def test_nothing_starts_under_a_lease_that_has_ended() -> None:
     stage = opened()
     stage.publish("t")
     w0, w1 = joins(stage, "w0"), joins(stage, "w1")
-    really = stage.ledger.exchange
+    really = stage.ledger.ask
 
-    def pausing(topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Callable[[], bool]) -> Answers:
+    def pausing(topic: str, worker: str, incarnation: str, batch: Batch) -> Made:
         """After the claim of w0 is made, it stands still, and all else goes on."""
-        answers = really(topic, worker, incarnation, batch, meanwhile)
+        made = really(topic, worker, incarnation, batch)
         if worker == "w0" and batch.claims:
-            stage.ledger.exchange = really  # type: ignore[method-assign]
+            stage.ledger.ask = really  # type: ignore[method-assign]
             taken(w0, w1)
             dead(w0, w1)
             assert claims(w1) == ["t"]
             starts(w1)
             accepted(w1)
             produced(w1)
-        return answers
+        return made
 
-    stage.ledger.exchange = pausing  # type: ignore[method-assign]
+    stage.ledger.ask = pausing  # type: ignore[method-assign]
     assert claims(w0) == [], "what has ended would start again"
     assert stage.record("t").final
     finished(stage, w1, w0)

@@ -17,8 +17,8 @@ from yadtq.attempt import Attempt, Ending, Outcome
 from yadtq.broker import Message
 from yadtq.codec import encode
 from yadtq.delayed import delayed
-from yadtq.engine import Drain
 from yadtq.envelope import Envelope
+from yadtq.inbox import Drain
 from yadtq.settings import Order
 from yadtq.states import State
 

@@ -16,8 +16,10 @@ from yadtq.broker.protocol import Listener
 from yadtq.codec import OutcomeRecord
 from yadtq.errors import BrokerUnavailable, LedgerUnavailable
 from yadtq.layout import HEADER_MARKER, QueueTopics
-from yadtq.ledger import Answers, Batch, DueIndex, Errand, Held
+from yadtq.ledger import Answers, Batch, DueIndex, Errand, Held, Question
+from yadtq.ledger.made import Made
 from yadtq.ledger.memory import MemoryLedger
+from yadtq.ledger.protocol import Meanwhile
 from yadtq.offsets import Position
 
 T = TypeVar("T")
@@ -81,18 +83,17 @@ class ToLedger:
             raise LedgerUnavailable("the reply was lost")
         return answer
 
-    def exchange(
-        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Callable[[], bool] | None = None
-    ) -> Answers:
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+        return self.ask(topic, worker, incarnation, batch).answers()
+
+    def ask(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Question:
         what = "+".join(name for name in ("accepts", "seals", "releases", "claims") if getattr(batch, name))
         if self._faults.at(f"before {what}"):
             raise LedgerUnavailable("it did not get there")
-        answers = self._ledger.exchange(topic, worker, incarnation, batch, meanwhile)
+        answers = self._ledger.exchange(topic, worker, incarnation, batch)
         if not answers.waiting:
             self._note(batch, answers)
-        if self._faults.at(f"after {what}"):
-            raise LedgerUnavailable("the reply was lost")
-        return answers
+        return Made(answers) if not self._faults.at(f"after {what}") else Lost()
 
     def _note(self, batch: Batch, answers: Answers) -> None:
         self._books.settled(batch.accepts, answers.accepts)
@@ -100,6 +101,15 @@ class ToLedger:
         together = (batch.accepts, batch.seals, batch.releases, batch.claims)
         task_ids = {move.task_id for moves in together for move in moves}
         self._books.touched(self._ledger.records(sorted(task_ids)))
+
+
+class Lost:
+    """A batch whose moves were made, and whose answers got lost."""
+
+    def answers(self, meanwhile: Meanwhile | None = None) -> Answers:
+        while meanwhile is not None and meanwhile():
+            continue
+        raise LedgerUnavailable("the reply was lost")
 
 
 class ToIndex:

@@ -40,9 +40,9 @@ def test_an_attempt_arrives_as_it_was_sent(attempt: Attempt, seat: int, lease: i
 
 @given(outcomes)
 def test_an_outcome_arrives_as_it_was_sent(outcome: Outcome) -> None:
-    read = frames.decode_from_child(body(frames.frame_of(frames.Finished([frames.done_of(outcome)]))))
+    read = frames.decode_from_child(body(frames.frame_of(frames.Finished([outcome]))))
     assert isinstance(read, frames.Finished)
-    assert read.outcomes[0].to_outcome() == outcome
+    assert read.outcomes == [outcome]
 
 
 @settings(max_examples=20)

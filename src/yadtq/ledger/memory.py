@@ -14,6 +14,7 @@ from yadtq.codec import OutcomeRecord
 from yadtq.errors import LedgerUnavailable
 from yadtq.ledger.announcements import Announcements, Ear
 from yadtq.ledger.due import Waiting
+from yadtq.ledger.made import Made
 from yadtq.ledger.memory_due import Index, MemoryDueIndex
 from yadtq.ledger.memory_life import Life, Seen
 from yadtq.ledger.memory_staff import Runs, Workers
@@ -28,7 +29,6 @@ from yadtq.ledger.protocol import (
     Elsewhere,
     Errand,
     Held,
-    Meanwhile,
     NewTask,
     OnHeard,
     OnIds,
@@ -219,13 +219,11 @@ class MemoryLedger:
     def listen(self, on_ids: OnIds, on_heard: OnHeard) -> Ear:
         return self._announcements.listen(on_ids, on_heard)
 
-    def exchange(
-        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Meanwhile | None = None
-    ) -> Answers:
-        answers = self._exchange(topic, worker, incarnation, batch)
-        while meanwhile is not None and meanwhile():
-            continue
-        return answers
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+        return self.ask(topic, worker, incarnation, batch).answers()
+
+    def ask(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Made:
+        return Made(self._exchange(topic, worker, incarnation, batch))
 
     def _exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
         with self._move() as now:

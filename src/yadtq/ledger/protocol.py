@@ -7,7 +7,9 @@ clock. Everything raises LedgerUnavailable where the store does not answer.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from yadtq.codec import OutcomeRecord
 from yadtq.states import FINAL, State
@@ -20,7 +22,10 @@ FORGET_MS = 86_400_000  # a worker that was silent for so long is dropped
 PRODUCER_LEASE_MS = 10_000  # a producer that was silent for so long does not hold up the end of a run
 
 
-class Claim(NamedTuple):
+# What is made for every task is a struct: 0.1 us each, a named tuple 0.4, a frozen dataclass 0.8.
+
+
+class Claim(Struct, frozen=True, array_like=True, gc=False):
     """The wish to run one opened record of the topic that the batch is about."""
 
     task_id: str
@@ -36,7 +41,7 @@ class Claim(NamedTuple):
     in_doubt: bool = False  # it may have ended long ago (R5): an absent record is no free pass
 
 
-class Run(NamedTuple):
+class Run(Struct, frozen=True, array_like=True, gc=False):
     """Yes: run it under this fence."""
 
     fence: str  # epoch.counter, raised by each claim, compared for equality
@@ -84,7 +89,7 @@ class Refusal(StrEnum):
 Answer = Run | Over | Resend | Stale | Elsewhere | Refusal
 
 
-class Accept(NamedTuple):
+class Accept(Struct, frozen=True, array_like=True, gc=False):
     """Settle, step 1: make a verdict the one that counts, if the fence is still the present one."""
 
     task_id: str
@@ -97,7 +102,7 @@ class Accept(NamedTuple):
     error_log: str | None = None
 
 
-class Seal(NamedTuple):
+class Seal(Struct, frozen=True, array_like=True, gc=False):
     """Settle, step 3: Kafka has the outcome; only now it is final for users, and may expire.
 
     Of a retry: Kafka has its envelope, which carries the task from here on.
@@ -107,7 +112,7 @@ class Seal(NamedTuple):
     fence: str
 
 
-class Release(NamedTuple):
+class Release(Struct, frozen=True, array_like=True, gc=False):
     """Give back a claim that has not started: QUEUED again, the attempt given back, the fence stays raised (C1)."""
 
     task_id: str
@@ -139,7 +144,7 @@ class Answers:
     epoch: int = 0  # the present one: what is written to Kafka now has to bear it (R4)
 
 
-class Held(NamedTuple):
+class Held(Struct, frozen=True, array_like=True, gc=False):
     """An attempt that runs, or has run and is not accepted, while the ledger waits to be read in (R3)."""
 
     task_id: str
@@ -275,6 +280,21 @@ class Listening(Protocol):
         """Tell nothing more; return at once."""
 
 
+class Question(Protocol):
+    """A batch that was sent."""
+
+    def answers(self, meanwhile: Meanwhile | None = None) -> Answers:
+        """Wait for the answers.
+
+        Args:
+            meanwhile: Called again and again while they are on their way, until it returns False. It must not ask the
+                ledger anything.
+
+        Raises:
+            LedgerUnavailable: There are none. The moves may have been made: send them again.
+        """
+
+
 class Ledger(Protocol):
     """The store of claims and outcomes. Thread-safe."""
 
@@ -311,15 +331,15 @@ class Ledger(Protocol):
     def queued(self, tasks: Sequence[NewTask]) -> None:
         """Write QUEUED records; a task that has a record keeps it, whatever it says."""
 
-    def exchange(
-        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Meanwhile | None = None
-    ) -> Answers:
-        """Send a batch of moves on tasks of one queue and return their answers. One round trip.
+    def ask(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Question:
+        """Send a batch of moves on tasks of one queue. One round trip.
 
-        Args:
-            meanwhile: Called again and again while the answers are on their way, until it returns False. It must not
-                ask the ledger anything.
+        A worker asks about a queue again only when it has the answers to what it asked before: they say which of its
+        calls this ledger knows (R2).
         """
+
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+        """Ask and wait for the answers."""
 
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         """Return the records of these tasks; None where there is none."""

@@ -1,4 +1,4 @@
-"""The ledger in Redis or Valkey, and the only importer of redis.
+"""The ledger in Redis or Valkey.
 
 One invariant: every write is a script that may run twice with the same effect, because a reply can be lost after the
 script has run. So nothing here retries by itself: whoever asks decides, and asks again with the same token or fence.
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 from redis.retry import Retry
 
 from yadtq.codec import OutcomeRecord
@@ -40,11 +40,11 @@ from yadtq.ledger.protocol import (
     WorkerRecord,
 )
 from yadtq.ledger.redis_due import RedisDueIndex
+from yadtq.ledger.redis_line import Command, Disturbed, Line, Trip
 
 T = TypeVar("T")
 ANSWER_S = 5.0  # a slow Redis (2 s) must not look like a dead one, and half a lease is left to try again
 LISTEN_S = 0.5  # how long an ear that is closed may listen on
-REST_S = 0.5  # a connection that has not been used for so long may have been cut
 DEAF_S = 1.0  # before it tries again
 NEEDS_LEASE = {"exchange", "beat", "leave", "workers", "run", "register", "recovery", "restore"}
 NEEDS_FENCES = {"exchange", "finish", "register", "restore"}
@@ -110,9 +110,10 @@ class RedisLedger:
         for at in range(0, len(parts), SCRIPTS):
             self._scripts([("queued", [], [part]) for part in parts[at : at + SCRIPTS]])
 
-    def exchange(
-        self, topic: str, worker: str, incarnation: str, batch: Batch, meanwhile: Meanwhile | None = None
-    ) -> Answers:
+    def exchange(self, topic: str, worker: str, incarnation: str, batch: Batch) -> Answers:
+        return self.ask(topic, worker, incarnation, batch).answers()
+
+    def ask(self, topic: str, worker: str, incarnation: str, batch: Batch) -> "Asked":
         of, calls, seen = self._layout, list[Call](), self._seen.get((worker, topic), NOTHING_SEEN)
         epoch, writes, barrier = of.epoch(topic), of.writes(topic), of.barrier(topic)
         if batch.seals or batch.releases:
@@ -121,17 +122,28 @@ class RedisLedger:
         if batch.accepts or batch.claims or not calls:
             value = wire.exchange_value(seen, self._task_key, topic, worker, incarnation, self._ttl_s * 1000, batch)
             calls.append(("exchange", [epoch, of.heartbeats, of.read(topic), writes, barrier], [value]))
-        replies = dict(zip((name for name, _, _ in calls), self._scripts(calls, meanwhile), strict=True))
-        if wire.WAIT in replies.values():
+        trip = self._ask(lambda: self._line.send(self._commands(calls)))
+
+        def answers(meanwhile: Meanwhile | None) -> Answers:
+            return self._answers((worker, topic), batch, calls, self._replies(calls, trip, meanwhile))
+
+        return Asked(answers)
+
+    def _answers(
+        self, asker: tuple[str, str], batch: Batch, calls: "Sequence[Call]", replies: Sequence[Any]
+    ) -> Answers:
+        if wire.WAIT in replies:
             return Answers(claims=[Refusal.WAIT] * len(batch.claims), waiting=True)
         sealed: Sequence[bool] = ()
         accepted: Sequence[int | None] = ()
         answers: Sequence[Answer] = ()
-        if "finish" in replies:
-            sealed, seen = wire.finish_reply(replies["finish"])
-        if "exchange" in replies:
-            accepted, answers, seen = wire.exchange_reply(replies["exchange"], batch.claims)
-        self._seen[worker, topic] = seen
+        seen = NOTHING_SEEN
+        for (name, _, _), reply in zip(calls, replies, strict=True):
+            if name == "finish":
+                sealed, seen = wire.finish_reply(reply)
+            else:
+                accepted, answers, seen = wire.exchange_reply(reply, batch.claims)
+        self._seen[asker] = seen
         return Answers(accepted, sealed, answers, epoch=seen[0])
 
     def records(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
@@ -194,12 +206,16 @@ class RedisLedger:
     def _script(self, name: str, keys: Sequence[str], values: Sequence[Any]) -> Any:
         return self._scripts([(name, list(keys), list(values))])[0]
 
-    def _scripts(self, calls: "Sequence[Call]", meanwhile: Meanwhile | None = None) -> list[Any]:
-        """Run scripts in one round trip. All of them may run again, so a server that forgot them gets all once more."""
+    def _scripts(self, calls: "Sequence[Call]") -> list[Any]:
+        """Run scripts in one round trip."""
+        return self._replies(calls, self._ask(lambda: self._line.send(self._commands(calls))))
+
+    def _replies(self, calls: "Sequence[Call]", trip: Trip, meanwhile: Meanwhile | None = None) -> list[Any]:
+        """Wait for them. All scripts may run again, so a server that forgot one gets all once more."""
 
         def move() -> list[Any]:
             try:
-                return self._line.ask(self._commands(calls), meanwhile)
+                return trip.replies(meanwhile)
             except NoScriptError:
                 self._shas = {name: self._client.script_load(source) for name, source in self._sources.items()}
                 return self._line.ask(self._commands(calls))
@@ -209,7 +225,7 @@ class RedisLedger:
         except Disturbed as disturbed:
             raise disturbed.error from None
 
-    def _commands(self, calls: "Sequence[Call]") -> list[tuple[Any, ...]]:
+    def _commands(self, calls: "Sequence[Call]") -> list[Command]:
         return [("EVALSHA", self._shas.get(name, UNKNOWN), len(keys), *keys, *values) for name, keys, values in calls]
 
     def _ask(self, move: Callable[[], T]) -> T:
@@ -226,78 +242,14 @@ class RedisLedger:
             ) from (error)
 
 
-class Line:
-    """A connection that is kept from one command to the next; whoever finds it in use takes one of the pool.
+class Asked:
+    """A batch on its way."""
 
-    Measured for a script with one task, of this process's time: 36 us; with the pool and what else the client does
-    around a command 60, in a pipeline 93.
-    """
+    def __init__(self, answers: Callable[[Meanwhile | None], Answers]) -> None:
+        self._answers = answers
 
-    def __init__(self, client: "redis.Redis") -> None:
-        self._client = client
-        self._connection: Any = None
-        self._used_mono = 0.0
-        self._in_use = threading.Lock()
-
-    def ask(self, commands: Sequence[tuple[Any, ...]], meanwhile: Meanwhile | None = None) -> list[Any]:
-        if not self._in_use.acquire(blocking=False):
-            connection = self._client.connection_pool.get_connection()
-            try:
-                return _round_trip(connection, commands, meanwhile)
-            finally:
-                self._client.connection_pool.release(connection)
-        try:
-            return _round_trip(self._take(), commands, meanwhile)
-        finally:
-            self._in_use.release()
-
-    def _take(self) -> Any:
-        """Have a connection. The pool looks whether one that has rested was cut meanwhile."""
-        now_mono, pool = time.monotonic(), self._client.connection_pool
-        if self._connection is not None and now_mono - self._used_mono > REST_S:
-            connection, self._connection = self._connection, None
-            pool.release(connection)
-        if self._connection is None:
-            self._connection = pool.get_connection()
-        self._used_mono = now_mono
-        return self._connection
-
-
-def _round_trip(connection: Any, commands: Sequence[tuple[Any, ...]], meanwhile: Meanwhile | None) -> list[Any]:
-    try:
-        connection.send_packed_command(connection.pack_commands(commands))
-        while meanwhile is not None and _goes_on(meanwhile) and not connection.can_read():
-            continue
-        replies = [_reply(connection) for _ in commands]
-    except BaseException:  # answers may still come, and would be taken for those of the next commands
-        connection.disconnect()
-        raise
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
-    return replies
-
-
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except ResponseError as error:  # the replies behind it are still to be read
-        return error
-
-
-class Disturbed(Exception):
-    """Carries what `meanwhile` raised past those who take errors for the server's."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-def _goes_on(meanwhile: Meanwhile) -> bool:
-    try:
-        return meanwhile()
-    except Exception as error:
-        raise Disturbed(error) from error
+    def answers(self, meanwhile: Meanwhile | None = None) -> Answers:
+        return self._answers(meanwhile)
 
 
 class Ear:

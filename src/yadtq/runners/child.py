@@ -150,7 +150,7 @@ class Child:
         try:
             while True:
                 answers = self._gather()
-                done = [frames.done_of(answer) for answer in answers if isinstance(answer, Outcome)]
+                done = [answer for answer in answers if isinstance(answer, Outcome)]
                 if done:
                     self._worker.sendall(frames.frame_of(frames.Finished(done)))
                 for answer in answers:

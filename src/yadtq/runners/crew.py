@@ -157,13 +157,15 @@ class Crew:
         """Hand what waits to the children that have room, to the least busy first. Return what may not start (C6)."""
         back, now = [Recalled(number) for number in self._line.lapsed()], time.monotonic()
         rooms = {child: room for child in self._children if (room := child.room(now)) > 0}
+        loads = {child: len(child.flights) for child in rooms}
         while self._line and rooms:
-            child = min(rooms, key=_busy)
+            child = min(loads, key=loads.__getitem__)
             child.give(self._line.take(), now, self._line.number)
+            loads[child] += 1
             rooms[child] -= 1
             if rooms[child] == 0:
                 child.flush()
-                del rooms[child]
+                del rooms[child], loads[child]
         for child in rooms:
             child.flush()
         return back
@@ -270,12 +272,12 @@ class Crew:
                 child.tell(answer)
         self._watch.ring()
 
-    def _finished(self, child: RunnerProcess, outcomes: Sequence[frames.Done]) -> list[Event]:
+    def _finished(self, child: RunnerProcess, outcomes: Sequence[Outcome]) -> list[Event]:
         events: list[Event] = []
-        for done in outcomes:
-            if not child.take(done.number).told:
-                events.append(Started(done.number))
-            events.append(done.to_outcome())
+        for outcome in outcomes:
+            if not child.take(outcome.number).told:
+                events.append(Started(outcome.number))
+            events.append(outcome)
         child.counted(len(outcomes), time.monotonic())
         self._staff.backoff.reset()
         return events
@@ -392,7 +394,3 @@ class Crew:
             for child in self._children:
                 child.kill()
         self._thread.join(LEAVE_S)
-
-
-def _busy(child: RunnerProcess) -> int:
-    return len(child.flights)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from yadtq import errors
-from yadtq.attempt import Attempt, Ending, Outcome
+from yadtq.attempt import Attempt, Outcome
 from yadtq.catalogue import Rules
 from yadtq.errors import YadtqError
 from yadtq.task import Call
@@ -38,22 +38,6 @@ class Job(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def to_attempt(self) -> Attempt:
         return Attempt(self.number, self.task_id, self.task_type, self.args, self.kwargs, self.attempt, self.fence)
-
-
-class Done(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An outcome."""
-
-    number: int
-    ending: Ending
-    started_at_ms: int
-    finished_at_ms: int
-    result: bytes | None
-    error_log: str | None
-    after_s: float | None = None
-
-    def to_outcome(self) -> Outcome:
-        times = (self.started_at_ms, self.finished_at_ms)
-        return Outcome(self.number, self.ending, *times, self.result, self.error_log, self.after_s)
 
 
 class Jobs(msgspec.Struct, array_like=True, tag=1):
@@ -83,7 +67,7 @@ class Broken(msgspec.Struct, array_like=True, tag=4):
 class Finished(msgspec.Struct, array_like=True, tag=5):
     """From a child: these ended."""
 
-    outcomes: list[Done]
+    outcomes: list[Outcome]
 
 
 class Returned(msgspec.Struct, array_like=True, tag=6):
@@ -153,18 +137,6 @@ def job_of(attempt: Attempt, seat: int, lease: int) -> Job:
         attempt.attempt,
         attempt.fence,
         lease,
-    )
-
-
-def done_of(outcome: Outcome) -> Done:
-    return Done(
-        outcome.number,
-        outcome.ending,
-        outcome.started_at_ms,
-        outcome.finished_at_ms,
-        outcome.result,
-        outcome.error_log,
-        outcome.after_s,
     )
 
 

@@ -133,8 +133,9 @@ class RunnerProcess:
         self._pace.given(now_mono)
         self.seats.clear(flight.seat)
         self.flights[attempt.number] = flight
-        self._held_bytes += flight.size_bytes
-        self._out_bytes += flight.size_bytes
+        size = flight.size_bytes
+        self._held_bytes += size
+        self._out_bytes += size
         self._unsent.append(frames.job_of(attempt, flight.seat, lease))
 
     def recall(self, flights: Sequence[Flight]) -> list[Flight]:
