@@ -13,22 +13,33 @@ that waits for the ledger in one round trip and all that waits for Kafka at once
 
 import queue
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 from yadtq.attempt import Outcome, Recalled, Started
 from yadtq.broker import Producer, Record
 from yadtq.catalogue import Known
 from yadtq.claim import Work
 from yadtq.codec import Undecodable, decode
-from yadtq.errors import LedgerUnavailable
-from yadtq.flight import Flight
+from yadtq.flight import Courier, Flight
 from yadtq.heartbeat import Identity
 from yadtq.inbox import Arrived, Assigned, Drain, Gone, Inbox, Reborn
 from yadtq.intake import Assignment
 from yadtq.lanes import Lanes
 from yadtq.layout import QueueTopics
-from yadtq.ledger import Answer, Answers, Elsewhere, Errand, Ledger, Over, Refusal, Release, Resend, Run, Stale
+from yadtq.ledger import (
+    Answer,
+    Answers,
+    Elsewhere,
+    Errand,
+    Ledger,
+    Over,
+    Question,
+    Refusal,
+    Release,
+    Resend,
+    Run,
+    Stale,
+)
 from yadtq.register import Registrar
 from yadtq.retry import DEFAULT, decide
 from yadtq.runners import Runner, Sink
@@ -41,10 +52,9 @@ from yadtq.writes import Writes, outcome_again, writes_of, writes_of_copy, write
 IDLE_S = 0.5  # the longest sleep; the loop must move between two beats
 ELSEWHERE_S = 0.5  # between two questions about a record that another worker holds
 REFUSED_S = 0.1
-LEDGER_AGAIN_S = 0.25
 CLAIMS_MOST = 500  # in one round trip: about 5 ms in Redis, during which it serves nobody else
 LONG_S = 30.0  # a head that is older leaves its place where it holds up a window (S5)
-LOOK_S = 1.0  # also between two questions to the ledger, so that who only runs things hears of a barrier (R3)
+LOOK_S = 1.0
 
 
 class Engine(Service):
@@ -76,33 +86,36 @@ class Engine(Service):
         super().__init__("yadtq-engine")
         self.inbox: queue.SimpleQueue[Inbox] = queue.SimpleQueue()
         self.draining = False
-        self.at_ledger = False  # for as long as that takes; a loop that waits there does not stand still
         self.runner = make_runner(self.inbox.put)
         self._known = known
-        self._ledger = ledger
         self._topics = topics
         self._identity = identity
         self._telemetry = telemetry
         self._clock = clock
         self._nudge = nudge
-        self._registrar = Registrar(ledger, topics, identity, telemetry, recover)
+        self._recover = recover
+        registrar = Registrar(ledger, topics, identity, telemetry, recover)
+        self._courier = Courier(ledger, topics, identity, known, telemetry, clock, registrar)
         self._order = order
         self._chance = chance
-        self._ledger_again_mono = 0.0
         self._look_mono = 0.0
-        self._ask_mono = 0.0
         self._lanes: Lanes[Assignment, Work] = Lanes()
         self._solo_lanes: Lanes[Assignment, Work] = Lanes()  # claimed only as they can start; they hold up nobody
         self._apart = self.runner.isolates and order == "unordered"  # where an order is kept it is kept among all
         self._asking: list[Work] = []
         self._running: dict[int, Work] = {}
         self._releasing: list[Release] = []
-        self._flight: Flight | None = None  # on its way to the ledger
+        self._flight: tuple[Flight, Question] | None = None  # on its way to the ledger
         self._settler = Settler(producer, topics, identity.name, telemetry, clock, self.inbox.put)
 
     def run(self) -> None:
         while not self.stopping.is_set() and not (self.draining and self.idle):
             self.step(IDLE_S)
+
+    @property
+    def at_ledger(self) -> bool:
+        """It waits for the ledger, which may take its time: it does not stand still."""
+        return self._courier.away
 
     @property
     def idle(self) -> bool:
@@ -127,11 +140,11 @@ class Engine(Service):
         now = self._clock.mono_s()
         times = self._settler.times
         if self._asking or self._releasing or self._settler.asking:
-            times.append(self._ledger_again_mono)
+            times.append(self._courier.again_mono)
         for lanes, room in ((self._lanes, self.runner.room), (self._solo_lanes, self.runner.solo_room)):
             head = lanes.next_mono()
             if head is not None and room() > 0:  # without room an outcome wakes the loop
-                times.append(max(head, self._ledger_again_mono) if self._identity.alive else now + REFUSED_S)
+                times.append(max(head, self._courier.again_mono) if self._identity.alive else now + REFUSED_S)
         return min([most_s, *(max(at - now, 0.0) for at in times)])
 
     def _gather(self, wait_s: float) -> list[Inbox]:
@@ -231,34 +244,30 @@ class Engine(Service):
 
     def _exchange(self, now: float) -> None:
         """Ask the ledger, and take its answers to what was asked before: it works on one batch, we on the other."""
-        flight = self._flight or self._take_off(now, [])
-        answers = self._land(flight) if flight else None
-        if flight and answers:
-            self._flight = self._take_off(now, flight.asking)
+        if self._flight is None and not self._take_off(now, []):
+            return
+        flight, answers = self._land()
+        if answers is not None:
+            self._take_off(now, flight.asking)
             self._take(flight, answers)
 
-    def _take_off(self, now: float, claimed: Sequence[Work]) -> Flight | None:
+    def _take_off(self, now: float, claimed: Sequence[Work]) -> bool:
         """Send everything for the ledger in one round trip: accepts, seals and releases ride with the next claims.
 
         claimed: What will take room in the runners before these.
         """
-        if now < self._ledger_again_mono:
-            return None
+        if now < self._courier.again_mono:
+            return False
         settler = self._settler
         if not self.draining and self._identity.alive:
             self._asking += self._next(now, claimed)
         flight = Flight(settler.accepting, settler.sealing, self._releasing, self._asking, self._identity.incarnation)
-        batch = flight.batch(self._known)
-        if not batch and now < self._ask_mono:
-            return None
+        question = self._courier.send(flight)
+        if question is None:
+            return False
         settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
-        try:
-            with self._at_ledger():
-                flight.question = self._ledger.ask(self._topics.tasks, self._identity.name, flight.incarnation, batch)
-        except LedgerUnavailable as error:
-            self._no_answer(flight, error)
-            return None
-        return flight
+        self._flight = flight, question
+        return True
 
     def _next(self, now: float, claimed: Sequence[Work]) -> list[Work]:
         """What is claimed now: as much as can start at once, together with what was claimed and what waits for it."""
@@ -267,54 +276,27 @@ class Engine(Service):
         room = min(self.runner.room(), CLAIMS_MOST) - len(before) + solo
         return self._lanes.take(room, now) + self._solo_lanes.take(self.runner.solo_room() - solo, now)
 
-    def _land(self, flight: Flight) -> Answers | None:
-        """Wait for the answers; None where there are none, and all is to be asked again."""
-        self._flight = None
-        if flight.question is None:
-            raise AssertionError("nobody was asked")
-        try:
-            with self._at_ledger():
-                answers = flight.question.answers(self._meanwhile)
-        except LedgerUnavailable as error:
-            self._no_answer(flight, error)
-            return None
-        self._telemetry.answered("Redis")
-        if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
-            self._come_back(flight, REFUSED_S)
-            with self._at_ledger():
-                self._registrar.wait([*self._running.values(), *self._settler.accepting])
-            return None
-        self._ask_mono = self._clock.mono_s() + LOOK_S
-        self._registrar.opened()
-        return answers
-
-    def _no_answer(self, flight: Flight, error: LedgerUnavailable) -> None:
-        self._telemetry.failed("Redis", error)
-        self._come_back(flight, LEDGER_AGAIN_S)
-
-    def _come_back(self, flight: Flight, wait_s: float) -> None:
-        """Everything is asked again, before what has come meanwhile: a lost reply is no answer."""
+    def _land(self) -> tuple[Flight, Answers | None]:
+        """Wait for the answers. Where there are none all is asked again, before what has come meanwhile."""
+        if self._flight is None:
+            raise AssertionError("nothing is on its way")
+        (flight, question), self._flight = self._flight, None
+        answers = self._courier.fetch(question, self._meanwhile)
+        if answers is not None and not answers.waiting:
+            return flight, answers
         settler = self._settler
         settler.accepting[:0], settler.sealing[:0] = flight.accepting, flight.sealing
         self._releasing[:0], self._asking[:0] = flight.releasing, flight.asking
-        self._ledger_again_mono = self._clock.mono_s() + wait_s
+        if answers is not None:
+            self._courier.register([*self._running.values(), *settler.accepting])
+        return flight, None
 
     def _meanwhile(self) -> bool:
         """While the ledger works: take what has come, so that the next batch forms."""
-        self.at_ledger = False
         events = self._gather(0)
         for event in events:
             self._handle(event)
-        self.at_ledger = True
         return bool(events)
-
-    @contextmanager
-    def _at_ledger(self) -> Iterator[None]:
-        self.at_ledger = True
-        try:
-            yield
-        finally:
-            self.at_ledger = False
 
     def _take(self, flight: Flight, answers: Answers) -> None:
         """Take the answers, in the order in which the ledger made the moves."""
@@ -372,7 +354,7 @@ class Engine(Service):
         if Refusal.DEAD in refusals:
             self._nudge()
         if Refusal.UNREAD in refusals:
-            self._registrar.recover(Errand.READ)
+            self._recover(Errand.READ)
 
     def _start(self, works: Iterable[Work]) -> None:
         alive, now = self._identity.alive, self._clock.mono_s()
