@@ -131,6 +131,21 @@ def test_parallel_consumer_664_what_ends_while_a_commit_is_under_way_is_committe
 # -- faust -------------------------------------------------------------------------------------------------------------
 
 
+def test_parallel_consumer_662_a_slot_that_is_held_for_long_leaves_the_others_supplied(stage: Stage) -> None:
+    """What was on its way was counted twice against what might be taken, and slots beside a slow record stood empty."""
+    tiny = [f"t{number}" for number in range(12)]
+    stage.publish("slow", *tiny)
+    worker = begun(stage.player(order="unordered", slots=3))
+    for ended in range(0, len(tiny), 2):
+        assert [attempt.task_id for attempt in worker.runner.running.values()] == ["slow", *tiny[ended : ended + 2]]
+        end_of(worker, *tiny)
+        worker.runner.begin()
+    assert [attempt.task_id for attempt in worker.runner.running.values()] == ["slow"]
+    found = commit(stage, worker)
+    assert found is not None
+    assert (found.offset, len(read_bitmap(found.metadata, 0))) == (0, len(tiny))
+
+
 def test_faust_312_a_hole_before_everything_that_has_ended_holds_the_commit(stage: Stage) -> None:
     """With 34 to 37 acknowledged and 33 not, 38 was committed: the run was looked for from the first that was."""
     stage.publish(*"abcdef")
