@@ -9,6 +9,7 @@ Calls of many threads go together, and one of the threads sends, waits and write
 
 import itertools
 import logging
+import math
 import os
 import random
 import threading
@@ -36,6 +37,7 @@ REPORT_S = 30.0  # longer than the client tries, so that its own verdict comes f
 PARTITIONS_FRESH_S = 30.0
 PATIENCE_S = 0.05  # a group with a partition that does not answer holds up the next one no longer
 LATE_QUEUED_S = 60.0  # a QUEUED write later than this could meet a record that came and expired
+WARN_AGAIN_S = 5.0  # between two warnings that QUEUED records are late: not one for each submit
 WORTH = 250  # tasks of a large group that are written while the others are on their way: Kafka and Redis side by side
 
 
@@ -174,6 +176,7 @@ class Publisher:
         self._limit_bytes = limit_bytes
         self._sender = broker.sender()
         self._together = Together(self._send, self._finish)
+        self._warned_mono = -math.inf  # when it was last told that QUEUED records are late
         self._queues: dict[str, QueueTopics] = {}
         self._turns: dict[str, tuple[int, float]] = {}  # partitions of a topic, and until when that is fresh
         # Many short-lived clients must not all begin at partition 0.
@@ -195,7 +198,7 @@ class Publisher:
         except ValueError as error:
             raise InvalidArguments(call.task_type, str(error)) from error
         envelope = Envelope(
-            task_id=options.task_id or os.urandom(16).hex(),
+            task_id=os.urandom(16).hex() if options.task_id is None else options.task_id,
             task_type=call.task_type,
             task_args=msgspec.Raw(call.args),
             task_kwargs=msgspec.Raw(call.kwargs),
@@ -306,7 +309,10 @@ class Publisher:
                 self._ledger.queued(new)
                 return
         except LedgerUnavailable as error:
-            log.warning("task(s) are published; their QUEUED record is late: %s", error)
+            now = time.monotonic()
+            if now - self._warned_mono >= WARN_AGAIN_S:
+                self._warned_mono = now
+                log.warning("task(s) are published; their QUEUED record is late: %s", error)
         group.unrecorded = True  # so the rest is not tried: each try may take seconds
         self.unrecorded.update([task.task_id for task in new])
 

@@ -194,6 +194,10 @@ def redis_url(address: str) -> str:
         raise SettingsError(
             "Redis's address is host:port, redis://..., rediss://... or unix://...; in a password / is %2F"
         )
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
+        # The client would take database 0 without a word, and two programs would look at different ones.
+        raise SettingsError(f"the database in Redis's address is a number, as in redis://host:6379/0, not {database!r}")
     return url
 
 

@@ -140,7 +140,7 @@ class Task(Generic[P, R]):
             queue=queue or old.queue,
             key=old.key if key is None else key,
             max_attempts=old.max_attempts if max_attempts is None else max_attempts,
-            task_id=task_id or old.task_id,
+            task_id=old.task_id if task_id is None else task_id,
             delay_s=delay_s,
             at_ms=at_ms,
         )

@@ -40,7 +40,7 @@ class Running:
     def publish(self, calls: Sequence[Call]) -> "Future[list[str]]":
         """Have calls published in the name of this attempt; return a future of their ids."""
         with _lock:
-            named = [call if call.options.task_id else self._named(call) for call in calls]
+            named = [self._named(call) if call.options.task_id is None else call for call in calls]
         return self._port(self.attempt, named)
 
     def _named(self, call: Call) -> Call:

@@ -194,6 +194,12 @@ def test_what_is_no_address_of_redis_is_refused(address: str) -> None:
         redis_url(address)
 
 
+@pytest.mark.parametrize("address", ["redis://r:1/main", "rediss://r/²", "r:1/0/1"])
+def test_a_database_of_redis_that_is_no_number_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"the database in Redis's address is a number"):
+        redis_url(address)
+
+
 @given(st.text() | st.text(alphabet="kafka+sl:/@[]?=&,0123456789.-").map(lambda text: f"kafka://{text}"))
 def test_any_text_is_an_address_or_a_settings_error(text: str) -> None:
     for read in (parse_kafka, redis_url):

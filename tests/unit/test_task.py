@@ -289,6 +289,7 @@ def test_using_changes_a_copy() -> None:
     assert one.options == Options(queue="q", max_attempts=5)
     assert one.using().options == one.options
     assert one.using(key="").options.key == ""
+    assert one.using(task_id="").options.task_id == ""  # an id, though none that can be used: not one to be made up
 
 
 def test_the_later_start_counts() -> None:

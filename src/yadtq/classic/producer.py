@@ -219,13 +219,19 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _partitions(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"a number from 1 to 1000, not {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Publish task lines from the input, round-robin over partitions. The line `end` ends the queue.",
         epilog="tail -n +1 -f a_tasks.txt | python3 producer.py tasks 3  (tail -f alone begins with the last 10 lines)",
     )
     parser.add_argument("topic", help="where the tasks go; created if it is missing")
-    parser.add_argument("partitions", type=int, choices=range(1, 1001), metavar="partitions", help="1 to 1000")
+    parser.add_argument("partitions", type=_partitions, help="1 to 1000")
     parser.add_argument("--group", default="workers", help="the consumer group that `end` waits for (default: workers)")
     parser.add_argument("--kafka", help="Kafka's address")
     parser.add_argument("--redis", help="Redis's address")

@@ -6,6 +6,8 @@ Modules load what they need inside their commands, so that `yadtq --help` stays 
 """
 
 import sys
+from importlib.metadata import version as version_of
+from typing import Annotated
 
 import typer
 
@@ -19,14 +21,29 @@ def build() -> typer.Typer:
     """Put the commands together."""
     app = typer.Typer(
         name="yadtq",
-        help="A distributed task queue on Kafka.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+    app.callback()(yadtq)
     for noun in NOUNS:
         noun.register(app)
     return app
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"yadtq {version_of('yadtq')}")
+        raise typer.Exit
+
+
+def yadtq(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is and exit."),
+    ] = False,
+) -> None:
+    """A distributed task queue on Kafka."""
 
 
 def main() -> None:

@@ -36,10 +36,11 @@ def demo(
 
     from yadtq.cli.progress import reporter
     from yadtq.cli.services import signals
-    from yadtq.dev.demo import DOOMED, Demo, has_failed
+    from yadtq.dev.demo import DOOMED, Demo, check_folder, has_failed
     from yadtq.dev.services import Services
     from yadtq.settings import Address, Settings
 
+    check_folder(Path.cwd())  # before services are started for nothing
     console = Console(highlight=False)
     with signals() as interrupt:
         with reporter() as told:

@@ -29,6 +29,7 @@ SHOWN = {
     "assigned",
     "revoked",
     "lost",
+    "failed",
     "reborn",
     "unavailable",
     "available",
@@ -59,12 +60,12 @@ def worker(
         Order,
         typer.Option(help="key: one task of an ordering key at a time, in their order; partition: one of a partition"),
     ] = "unordered",
-    partitions: Annotated[int, typer.Option(help="partitions of the queue, if it has to be created")] = 8,
+    partitions: Annotated[int, typer.Option(help="partitions of the queue, if it has to be created", min=1)] = 8,
     group: Annotated[str, typer.Option(help="the Kafka consumer group")] = "workers",
     protocol: Annotated[
         GroupProtocol, typer.Option(help="the group's protocol; consumer: KIP-848, the broker decides the session")
     ] = "classic",
-    grace: Annotated[float, typer.Option(help="seconds that a drain waits for what runs")] = 30.0,
+    grace: Annotated[float, typer.Option(help="seconds that a drain waits for what runs", min=0)] = 30.0,
     allowed: Annotated[float, typer.Option(help="seconds without a beat that mean DEAD", min=0.1)] = 10.0,
     health: Annotated[
         str, typer.Option(help="answer GET /live, /ready, /stats and /metrics here", metavar="HOST:PORT")
@@ -127,9 +128,16 @@ def worker(
 
 
 def show(event: "Event") -> None:
-    """Log an event."""
-    where = f" partition {event.partition}" if event.partition >= 0 else ""
-    log.info("%s%s %s %s", event.kind, where, event.task_id, event.detail)
+    """Log an event, without the fields that do not apply to it."""
+    words = [
+        event.kind,
+        f"partition {event.partition}" if event.partition >= 0 else "",
+        f"offset {event.offset}" if event.offset >= 0 else "",
+        event.task_id,
+        f"attempt {event.attempt}" if event.attempt else "",
+        event.detail,
+    ]
+    log.info("%s", " ".join(filter(None, words)))
 
 
 @dataclass(frozen=True)

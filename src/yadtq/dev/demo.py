@@ -27,6 +27,7 @@ LOOK_S = 0.2
 ALL_S = 120.0
 READY_S = 30.0
 WORKERS = ("worker-1", "worker-2", "stand-by")
+EXAMPLE = Path("examples", "a_tasks.txt")
 DOOMED = "worker-1"
 
 
@@ -53,6 +54,16 @@ class Summary:
     interrupted: list[str]  # tasks that were running in the process that died
     recovery_s: float | None  # from the death to the restart of the last of them
     problems: list[str]
+
+
+def check_folder(root: Path) -> None:
+    """Refuse a folder that has not what is shown.
+
+    Raises:
+        ServiceError: It is not the project's folder.
+    """
+    if not (root / EXAMPLE).exists() or not (root / "producer.py").exists():
+        raise ServiceError(f"{root} is not the project's folder; run the demo from there")
 
 
 class Demo:
@@ -82,9 +93,7 @@ class Demo:
 
     def _write_tasks(self, number: str) -> None:
         """The example file with ids of this showing's own: an id runs once, and data is kept between showings."""
-        source = self._root / "examples" / "a_tasks.txt"
-        if not source.exists() or not (self._root / "producer.py").exists():
-            raise ServiceError(f"{self._root} is not the project's folder; run the demo from there")
+        source = self._root / EXAMPLE
         self._folder.mkdir(parents=True)
         lines = []
         for line in source.read_text().splitlines():

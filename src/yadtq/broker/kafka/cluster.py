@@ -163,9 +163,10 @@ class KafkaBroker:
         least = int(self._setting(ResourceType.BROKER, None, "group.min.session.timeout.ms") or 0)
         most = int(self._setting(ResourceType.BROKER, None, "group.max.session.timeout.ms") or session_ms)
         if not least <= session_ms <= most:
+            bound = "min" if session_ms < least else "max"
             raise SettingsError(
                 f"Kafka at {self._shown} takes sessions of {least / 1000:g} to {most / 1000:g} s, not"
-                f" {session_ms / 1000:g} s; choose another --allowed, or change group.min.session.timeout.ms there"
+                f" {session_ms / 1000:g} s; choose another --allowed, or change group.{bound}.session.timeout.ms there"
             )
         return session_ms
 

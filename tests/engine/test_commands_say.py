@@ -1,0 +1,133 @@
+"""What the commands say where they refuse, and in a worker's log: one short line with all that helps."""
+
+import logging
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from yadtq import publisher
+from yadtq.app import App
+from yadtq.attempt import Attempt
+from yadtq.broker.memory import MemoryBroker
+from yadtq.classic import producer
+from yadtq.classic.heartbeats import _line
+from yadtq.cli import build
+from yadtq.cli.worker import SHOWN, show
+from yadtq.dev import services
+from yadtq.errors import InvalidArguments, LedgerUnavailable, ServiceError
+from yadtq.ledger import WorkerRecord
+from yadtq.ledger.memory import MemoryLedger
+from yadtq.task import Call, Task
+from yadtq.telemetry import Event
+from yadtq.within import Running
+
+
+@pytest.mark.parametrize("number", ["0", "1001", "x", "²", "-1"])
+def test_a_number_of_partitions_that_is_none_is_refused_in_a_short_line(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        producer._parser().parse_args(["tasks", "--", number])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: argument partitions: a number from 1 to 1000, not {number!r}\n")
+
+
+def test_the_number_of_partitions_is_read() -> None:
+    assert [producer._parser().parse_args(["tasks", text]).partitions for text in ("1", "1000")] == [1, 1000]
+
+
+@pytest.mark.parametrize("words", [["--partitions", "0"], ["--grace", "-1"]])
+def test_a_worker_refuses_numbers_that_it_cannot_use(words: list[str]) -> None:
+    told = CliRunner().invoke(build(), ["worker", "nowhere:app", *words])
+    assert told.exit_code == 2  # wrong arguments; with good ones it looks for the module
+    assert "greater than or equal to" in told.output
+
+
+def test_the_demo_refuses_another_folder_before_it_starts_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(services.Services, "up", lambda self: started.append(self))
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(build(), ["demo"])
+    assert isinstance(told.exception, ServiceError)
+    assert "is not the project's folder" in str(told.exception)
+    assert not started
+
+
+def test_the_version_can_be_asked() -> None:
+    told = CliRunner().invoke(build(), ["--version"])
+    assert (told.exit_code, told.output) == (0, f"yadtq {version('yadtq')}\n")
+
+
+def test_the_monitor_tells_who_left_from_who_is_silent() -> None:
+    def line(status: str, age_ms: int) -> str:
+        return _line(WorkerRecord("w", status, 0, age_ms, host="h"), 10)
+
+    assert line("ALIVE", 400) == "w is ALIVE (last beat 0.4 s ago, on h)"
+    assert line("DEAD", 2_500) == "w is DEAD (it left, last beat 2.5 s ago)"
+    assert line("DEAD", 10_200) == "w is DEAD (last beat 10.2 s ago, allowed are 10 s)"
+
+
+def test_a_line_of_the_log_has_the_fields_that_apply(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "yadtq"):
+        show(Event("committed", 3, 0))
+        show(Event("failed", 1, 7, "id", 2, "ValueError: no"))
+        show(Event("overdue", detail="30 s of grace"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "committed partition 3 offset 0",
+        "failed partition 1 offset 7 id attempt 2 ValueError: no",
+        "overdue 30 s of grace",
+    ]
+    assert "failed" in SHOWN
+
+
+@pytest.fixture
+def nothing() -> Task[[], None]:
+    app = App("demo", broker=MemoryBroker(), ledger=MemoryLedger())
+
+    @app.task
+    def nothing() -> None: ...
+
+    app.ensure_queue("demo")
+    return nothing
+
+
+def test_an_empty_task_id_is_refused_and_none_is_made_up(nothing: Task[[], None]) -> None:
+    with pytest.raises(InvalidArguments, match="task_id has 1 to 200 characters, not 0"):
+        nothing.using(task_id="").submit()
+
+
+def test_a_task_is_refused_an_empty_id_for_what_it_submits(nothing: Task[[], None]) -> None:
+    sent: list[str | None] = []
+
+    def port(attempt: Attempt, calls: Sequence[Call]) -> "Future[list[str]]":
+        sent.extend(call.options.task_id for call in calls)
+        return Future()
+
+    attempt = Attempt(1, "parent", "nothing", b"[]", b"{}", 1, "fence")
+    Running(attempt, port).publish([Call("nothing", b"[]", b"{}", nothing.using(task_id="").options)])
+    assert sent == [""]  # the worker refuses it, as everywhere
+
+
+@pytest.mark.parametrize(("again_s", "warnings"), [(math.inf, 1), (0.0, 3)])
+def test_late_records_are_warned_of_now_and_then_and_not_at_each_submit(
+    again_s: float,
+    warnings: int,
+    nothing: Task[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def down(self: MemoryLedger, tasks: object) -> None:
+        raise LedgerUnavailable("Redis does not answer")
+
+    monkeypatch.setattr(MemoryLedger, "queued", down)
+    monkeypatch.setattr(publisher, "WARN_AGAIN_S", again_s)
+    for _ in range(3):
+        nothing.submit()
+    assert sum("their QUEUED record is late" in record.getMessage() for record in caplog.records) == warnings
