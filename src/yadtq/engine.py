@@ -54,7 +54,7 @@ ELSEWHERE_S = 0.5  # between two questions about a record that another worker ho
 REFUSED_S = 0.1
 CLAIMS_MOST = 500  # in one round trip: about 5 ms in Redis, during which it serves nobody else
 LONG_S = 30.0  # a head that is older leaves its place where it holds up a window (S5)
-LOOK_S = 1.0
+LOOK_S = 1.0  # between two looks for a head that holds up its window (S5)
 
 
 class Engine(Service):

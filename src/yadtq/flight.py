@@ -78,7 +78,7 @@ class Courier:
         if not batch and self._clock.mono_s() < self._look_mono:
             return None
         try:
-            with self._away():
+            with self._on_the_way():
                 return self._ledger.ask(self._topics.tasks, self._identity.name, flight.incarnation, batch)
         except LedgerUnavailable as error:
             self._failed(error)
@@ -94,7 +94,7 @@ class Courier:
             return goes_on
 
         try:
-            with self._away():
+            with self._on_the_way():
                 answers = question.answers(here)
         except LedgerUnavailable as error:
             self._failed(error)
@@ -109,7 +109,7 @@ class Courier:
 
     def register(self, works: Iterable[Work]) -> None:
         """The ledger waits. works: what is claimed and not accepted (R3)."""
-        with self._away():
+        with self._on_the_way():
             self._registrar.wait(works)
 
     def _failed(self, error: LedgerUnavailable) -> None:
@@ -117,7 +117,7 @@ class Courier:
         self.again_mono = self._clock.mono_s() + AGAIN_S
 
     @contextmanager
-    def _away(self) -> Iterator[None]:
+    def _on_the_way(self) -> Iterator[None]:
         self.away = True
         try:
             yield

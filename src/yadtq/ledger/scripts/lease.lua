@@ -2,7 +2,7 @@
 -- A worker is alive while its present incarnation's last beat is no older than the lease it promised, by this clock.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local now_ms = string.format('%.0f', now)                             -- to write: a number is printed anew by every command
+local now_ms = string.format('%.0f', now)                             -- the same as text, to write: a number is printed anew by each command
 local beats = {}
 
 local function beat_of(heartbeats, name)
