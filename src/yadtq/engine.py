@@ -24,7 +24,6 @@ from yadtq.flight import Courier, Flight
 from yadtq.heartbeat import Identity
 from yadtq.inbox import Arrived, Assigned, Drain, Gone, Inbox, Reborn
 from yadtq.intake import Assignment
-from yadtq.lanes import Lanes
 from yadtq.layout import QueueTopics
 from yadtq.ledger import (
     Answer,
@@ -40,6 +39,7 @@ from yadtq.ledger import (
     Run,
     Stale,
 )
+from yadtq.lineup import LineUp
 from yadtq.register import Registrar
 from yadtq.retry import DEFAULT, decide
 from yadtq.runners import Runner, Sink
@@ -52,7 +52,6 @@ from yadtq.writes import Writes, outcome_again, writes_of, writes_of_copy, write
 IDLE_S = 0.5  # the longest sleep; the loop must move between two beats
 ELSEWHERE_S = 0.5  # between two questions about a record that another worker holds
 REFUSED_S = 0.1
-CLAIMS_MOST = 500  # in one round trip: about 5 ms in Redis, during which it serves nobody else
 LONG_S = 30.0  # a head that is older leaves its place where it holds up a window (S5)
 LOOK_S = 1.0  # between two looks for a head that holds up its window (S5)
 
@@ -99,9 +98,7 @@ class Engine(Service):
         self._order = order
         self._chance = chance
         self._look_mono = 0.0
-        self._lanes: Lanes[Assignment, Work] = Lanes()
-        self._solo_lanes: Lanes[Assignment, Work] = Lanes()  # claimed only as they can start; they hold up nobody
-        self._apart = self.runner.isolates and order == "unordered"  # where an order is kept it is kept among all
+        self._lineup = LineUp(known, self.runner, order)
         self._asking: list[Work] = []
         self._running: dict[int, Work] = {}
         self._releasing: list[Release] = []
@@ -141,10 +138,9 @@ class Engine(Service):
         times = self._settler.times
         if self._asking or self._releasing or self._settler.asking:
             times.append(self._courier.again_mono)
-        for lanes, room in ((self._lanes, self.runner.room), (self._solo_lanes, self.runner.solo_room)):
-            head = lanes.next_mono()
-            if head is not None and room() > 0:  # without room an outcome wakes the loop
-                times.append(max(head, self._courier.again_mono) if self._identity.alive else now + REFUSED_S)
+        head = self._lineup.next_mono()
+        if head is not None:
+            times.append(max(head, self._courier.again_mono) if self._identity.alive else now + REFUSED_S)
         return min([most_s, *(max(at - now, 0.0) for at in times)])
 
     def _gather(self, wait_s: float) -> list[Inbox]:
@@ -164,8 +160,7 @@ class Engine(Service):
             case Arrived(records):
                 self._arrived(records)
             case Assigned(assignment):
-                self._lanes.add(assignment)
-                self._solo_lanes.add(assignment)
+                self._lineup.add(assignment)
                 self._nudge()
             case Gone(assignment):
                 self._gone(assignment)
@@ -173,8 +168,7 @@ class Engine(Service):
                 self._recall(list(self._running))
             case Drain():
                 self.draining = True
-                self._lanes.rest()
-                self._solo_lanes.rest()
+                self._lineup.rest()
                 self._recall(list(self._running))
             case _:
                 self._heard(event)
@@ -190,26 +184,16 @@ class Engine(Service):
                 continue
             try:
                 work = Work(assignment, record, decode(record.value))
-                work.solo = self._apart and self._known.is_solo(work.envelope.task_type)
-                self._lanes_of(work).arrive(assignment, work, self._lane_of(record))
+                self._lineup.arrive(work)
             except Undecodable as error:
                 bad.append(writes_of_undecodable(assignment, record, self._topics, error.reason))
         self._settler.write(bad)
 
-    def _lane_of(self, record: Record) -> bytes | None:
-        """What this record must not overtake: all with its key, all of its partition, or nothing."""
-        if self._order == "unordered":
-            return None
-        return b"" if self._order == "partition" else record.key
-
     def _gone(self, assignment: Assignment) -> None:
         """What has not started is given back (C1). What runs, runs on: its new owner is answered ELSEWHERE."""
-        out = self._lanes.remove(assignment) | self._solo_lanes.remove(assignment)
+        out = self._lineup.remove(assignment)
         self._recall([work.number for work in out if work.number in self._running])
         self._nudge()
-
-    def _lanes_of(self, work: Work) -> Lanes[Assignment, Work]:
-        return self._solo_lanes if work.solo else self._lanes
 
     def _recall(self, numbers: list[int]) -> None:
         if numbers:
@@ -230,7 +214,7 @@ class Engine(Service):
         """A long task must not hold its partition's window: a copy at the tail takes its place (S5)."""
         if self._order != "unordered" or self.draining:
             return
-        for work in [*self._running.values(), *self._lanes.later(), *self._solo_lanes.later()]:
+        for work in [*self._running.values(), *self._lineup.later()]:
             if work.copied or not work.since_mono or now - work.since_mono < LONG_S:
                 continue
             head = work.assignment.head
@@ -238,7 +222,7 @@ class Engine(Service):
                 work.copied = True
                 self._settler.write([writes_of_copy(work)])
                 if work.number not in self._running:  # it only waits for somebody else: so does the copy
-                    self._lanes_of(work).drop(work.assignment, work)
+                    self._lineup.drop(work)
 
     # -- the ledger ----------------------------------------------------------------------------------------------------
 
@@ -260,7 +244,7 @@ class Engine(Service):
             return False
         settler = self._settler
         if not self.draining and self._identity.alive:
-            self._asking += self._next(now, claimed)
+            self._asking += self._lineup.take(now, [*claimed, *self._asking])
         flight = Flight(settler.accepting, settler.sealing, self._releasing, self._asking, self._identity.incarnation)
         question = self._courier.send(flight)
         if question is None:
@@ -268,13 +252,6 @@ class Engine(Service):
         settler.accepting, settler.sealing, self._releasing, self._asking = [], [], [], []
         self._flight = flight, question
         return True
-
-    def _next(self, now: float, claimed: Sequence[Work]) -> list[Work]:
-        """What is claimed now: as much as can start at once, together with what was claimed and what waits for it."""
-        before = [*claimed, *self._asking]
-        solo = sum(work.solo for work in before)
-        room = min(self.runner.room(), CLAIMS_MOST) - len(before) + solo
-        return self._lanes.take(room, now) + self._solo_lanes.take(self.runner.solo_room() - solo, now)
 
     def _land(self) -> tuple[Flight, Answers | None]:
         """Wait for the answers. Where there are none all is asked again, before what has come meanwhile."""
@@ -301,11 +278,10 @@ class Engine(Service):
     def _take(self, flight: Flight, answers: Answers) -> None:
         """Take the answers, in the order in which the ledger made the moves."""
         done, back = self._settler.accepted(flight.accepting, answers.accepts, answers.epoch)
-        self._leave_lanes(done)
+        self._lineup.done(done)
         for work, wait_s in back:
-            if work.verdict is not None and work.verdict.died and self._apart:
-                self._leave_lanes([work])
-                work.solo = True
+            if work.verdict is not None and work.verdict.died:
+                self._lineup.isolate(work)
             self._claim_again(work, wait_s)
         over, refused = self._settler.sealed(flight.sealing, answers.seals)
         self._close(over)
@@ -329,7 +305,7 @@ class Engine(Service):
                 case Over(record) | Resend(record):  # S3: accepted, and perhaps never written: write all again
                     if isinstance(answer, Resend):
                         self._tell("resent", work)
-                    self._leave_lanes([work])
+                    self._lineup.done([work])
                     writing.append(writes_of(work, outcome_again(record), self._topics))
                 case Stale():
                     self._tell("stale", work)
@@ -342,13 +318,13 @@ class Engine(Service):
                     refusals.add(answer)
                     self._ask_later(work, REFUSED_S)
         self._refused(refusals)
-        self._leave_lanes(closing)
+        self._lineup.done(closing)
         self._close(closing)
         self._settler.write(writing)
         self._start(starting)
 
     def _ask_later(self, work: Work, wait_s: float) -> None:
-        self._lanes_of(work).again(work.assignment, work, self._clock.mono_s() + wait_s)
+        self._lineup.again(work, self._clock.mono_s() + wait_s)
 
     def _refused(self, refusals: set[Refusal]) -> None:
         if Refusal.DEAD in refusals:
@@ -412,11 +388,6 @@ class Engine(Service):
                 offsets.setdefault(work.assignment, []).append(work.record.offset)
         for assignment, together in offsets.items():
             assignment.close(*together)
-
-    def _leave_lanes(self, works: Iterable[Work]) -> None:
-        """What comes behind these may start."""
-        for work in works:
-            self._lanes_of(work).done(work.assignment, work)
 
     def _tell(self, kind: str, work: Work) -> None:
         if self._telemetry.wanted(kind):

@@ -17,6 +17,7 @@ from yadtq.engine import Engine
 from yadtq.ledger import Answer, Errand, Over
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.ledger.memory_life import Life
+from yadtq.lineup import LineUp
 
 MUTANTS = Mutants()
 TWO = Ground("unordered", 2)
@@ -28,10 +29,10 @@ def dies_where_an_order_is_kept() -> None:
 
 @MUTANTS.add("what has a key starts when the one before it has ended", dies_where_an_order_is_kept)
 def no_lane(patch: pytest.MonkeyPatch) -> None:
-    def lane_of(self: Engine, record: Record) -> None:
+    def lane_of(self: LineUp, record: Record) -> None:
         return None
 
-    patch.setattr(Engine, "_lane_of", lane_of)
+    patch.setattr(LineUp, "_lane_of", lane_of)
 
 
 def the_heir_dies_too() -> None:
