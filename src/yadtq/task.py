@@ -4,7 +4,7 @@ One invariant: what `pack` accepted, `unpack` accepts in another process, becaus
 and only JSON lies between them.
 
 JSON carries numbers, strings, lists and objects; dataclasses, enums, dates, UUIDs, msgspec structs and pydantic models
-are written and read by their annotations. Pydantic is not imported: a model is known by its two methods.
+are written and read by their annotations (`values.py`).
 """
 
 import copy
@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
 import msgspec
 
+from yadtq import values
 from yadtq.errors import InvalidArguments, InvalidResult, InvalidTask
 from yadtq.handle import Handle
 from yadtq.retry import DEFAULT, RetryPolicy
@@ -102,6 +103,7 @@ class Task(Generic[P, R]):
         self._signature = inspect.signature(function)
         self._hints = _hints(function, name)
         self._plain = _plain(self._signature)
+        self._names_bytes = any(map(values.names_bytes, self._hints.values()))
         self.__doc__ = function.__doc__
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -189,20 +191,39 @@ class Task(Generic[P, R]):
         return self._outlet.publish([self._call(tuple(args), {}) for args in calls], self.read_result)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-        return Call(self.name, *self.pack(args, kwargs), self.options)
+        packed = self._write(args, kwargs)
+        plain = values.is_json(list(args), packed[0]) and (not kwargs or values.is_json(kwargs, packed[1]))
+        if self._names_bytes or not plain:
+            self._check_arrival(args, kwargs)
+        self.unpack(*packed)
+        return Call(self.name, *packed, self.options)
+
+    def _check_arrival(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            given = self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise InvalidArguments(self.name, str(error)) from error
+        for name, value in given.items():
+            try:
+                values.check_arrival(value, self._hint(name))
+            except Exception as error:  # validators are user code: anything can come out of them
+                raise InvalidArguments(self.name, f"{name}: {error}") from error
 
     def pack(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        """Check arguments against the signature and write them as a JSON array and a JSON object.
+        """Check what came as JSON against the signature and write it as a JSON array and a JSON object.
 
         Raises:
             InvalidArguments: They do not fit, or are not JSON.
         """
-        try:
-            packed = (_encode(list(args)), _encode(dict(kwargs)))
-        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-            raise InvalidArguments(self.name, str(error)) from error
+        packed = self._write(args, kwargs)
         self.unpack(*packed)
         return packed
+
+    def _write(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        try:
+            return values.encode(list(args)), values.encode(dict(kwargs))
+        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidArguments(self.name, str(error)) from error
 
     def unpack(self, args: bytes, kwargs: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Read arguments and convert each to the type that its parameter names.
@@ -223,15 +244,17 @@ class Task(Generic[P, R]):
             bound.arguments[name] = self._convert(name, value)
         return bound.args, bound.kwargs
 
-    def _convert(self, name: str, value: Any) -> Any:
+    def _hint(self, name: str) -> Any:
+        """The type of what is bound to a parameter."""
         hint: Any = self._hints.get(name, Any)
         kind = self._signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
-            hint = tuple[hint, ...]
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            hint = dict[str, hint]
+            return tuple[hint, ...]
+        return dict[str, hint] if kind is inspect.Parameter.VAR_KEYWORD else hint
+
+    def _convert(self, name: str, value: Any) -> Any:
         try:
-            return _convert(value, hint)
+            return values.convert(value, self._hint(name))
         except Exception as error:  # validators are user code: anything can come out of them
             raise InvalidArguments(self.name, f"{name}: {error}") from error
 
@@ -242,7 +265,7 @@ class Task(Generic[P, R]):
             InvalidResult: It is not JSON, or larger than `limit_bytes`.
         """
         try:
-            data = _encode(result)
+            data = values.encode(result)
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise InvalidResult(self.name, str(error)) from error
         if len(data) > limit_bytes:
@@ -257,7 +280,7 @@ class Task(Generic[P, R]):
             InvalidResult: It is of another type.
         """
         try:
-            return typing.cast("R", _convert(msgspec.json.decode(data), self._hints.get("return", Any)))
+            return typing.cast("R", values.convert(msgspec.json.decode(data), self._hints.get("return", Any)))
         except Exception as error:  # validators are user code: anything can come out of them
             raise InvalidResult(self.name, str(error)) from error
 
@@ -343,32 +366,7 @@ def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
         hints = typing.get_type_hints(function, include_extras=True)
         for hint in hints.values():
             if hint is not Any:
-                msgspec.json.Decoder(hint, dec_hook=_from_json)
+                msgspec.json.Decoder(hint, dec_hook=values.from_json)
     except Exception as error:  # annotations are user code: anything can come out of them
         raise InvalidTask(f"the annotations of task {name!r} cannot be used: {error}") from error
     return hints
-
-
-def _encode(value: object) -> bytes:
-    return msgspec.json.encode(value, enc_hook=_to_json)
-
-
-def _to_json(value: object) -> object:
-    dump = getattr(value, "model_dump", None)
-    if dump is None:
-        raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
-    return dump(mode="json", by_alias=True, round_trip=True)
-
-
-def _convert(value: object, hint: Any) -> Any:
-    return msgspec.convert(value, hint, str_keys=True, dec_hook=_from_json)
-
-
-def _from_json(kind: type, value: object) -> object:
-    # As JSON: a strict model takes a date from JSON's text and from no other.
-    validate = getattr(kind, "model_validate_json", None)
-    if validate is None:
-        if isinstance(value, kind):
-            return value
-        raise TypeError(f"a {kind.__name__} cannot be read from JSON")
-    return validate(msgspec.json.encode(value))
