@@ -30,6 +30,10 @@ BAD: dict[str, tuple[bytes, str]] = {
         b'{"task_id": "w2", "task_type": "add", "task_args": [], "task_tries": "0"}',
         "Expected `int`",
     ),
+    "a field more": (
+        b'{"task_id": "w4", "task_type": "add", "task_args": [1, 2], "task_tries": 0, "task_arg": [3]}',
+        "unknown field `task_arg`; known are task_id, task_type, task_args, task_tries",
+    ),
     "negative tries": (task("w3", "add", 1, 2, tries=-1).encode(), "task_tries is a number from 0 up"),
     "not UTF-8": (b'{"task_id": "\xff\xfe", "task_type": "add", "task_args": [], "task_tries": 0}', "UTF-8|utf-8"),
     "too deep": (
@@ -46,7 +50,7 @@ BAD: dict[str, tuple[bytes, str]] = {
 
 
 def test_every_kind_of_bad_line_is_named_with_its_number_and_the_rest_goes_on(stage: Stage) -> None:
-    lines: list[str | bytes] = [task("good0", "add", 1, "1"), "", "   "]
+    lines: list[str | bytes] = ["\ufeff" + task("good0", "add", 1, "1"), "", "   "]  # behind a byte order mark
     good = ["good0"]
     numbers = {}
     for kind, (line, _) in BAD.items():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 LINE_BYTES = 1024 * 1024
 BATCH = 500
 END = b"end"
+BOM = b"\xef\xbb\xbf"  # how some editors begin a file in UTF-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ def read_lines(fd: int) -> Iterator[Line]:
         *whole, rest = (rest + chunk).split(b"\n")
         for data in whole:
             number += 1
+            data = data.removeprefix(BOM) if number == 1 else data
             if too_long or len(data) > LINE_BYTES:
                 yield Line(number, None)
             elif data.strip():
@@ -56,6 +58,7 @@ def read_lines(fd: int) -> Iterator[Line]:
             too_long = False
         if len(rest) > LINE_BYTES:
             rest, too_long = b"", True
+    rest = rest.removeprefix(BOM) if number == 0 else rest
     if rest.strip() or too_long:
         yield Line(number + 1, None if too_long else rest)
 

@@ -32,8 +32,8 @@ REPORT_S = 30.0
 STILL_WAITING_S = 10.0
 
 
-class TaskLine(msgspec.Struct, frozen=True):
-    """One line of a task file."""
+class TaskLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of a task file. A field that nobody reads is a slip of the pen, or meant something."""
 
     task_id: str
     task_type: str
@@ -126,7 +126,8 @@ class LineProducer:
             call = Call(task.task_type, bytes(task.task_args), b"{}", options, task.task_tries)
             self._publisher.prepare(call)
         except (ValueError, RecursionError, SubmitError) as error:  # msgspec's errors are ValueErrors
-            self._skip(line.number, str(error))
+            known = f"; known are {', '.join(TaskLine.__struct_fields__)}" if "unknown field" in str(error) else ""
+            self._skip(line.number, f"{error}{known}")
             return None
         return line.number, call
 
