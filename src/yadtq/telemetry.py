@@ -64,6 +64,7 @@ EVENTS = {
     "runner_ended": "a child process ended as planned",
     "runner_died": "a child process ended by itself; what it ran or had not told of runs again, charged with a death",
     "runner_failed": "a child process could not be started; detail says why; it is tried again",
+    "minder_lost": "what ends the programs of runners when the worker is killed was itself ended; another follows",
     "not_isolated": "without runners these tasks run neither alone nor within their time limit; detail names them",
     "overdue": "the grace time is over and something still runs; it is left to another worker",
     "not_left": "Redis could not be told that this worker left; its claims wait for the lease to end",

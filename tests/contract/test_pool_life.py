@@ -1,6 +1,7 @@
 """Children start, are replaced and end: with their worker at the latest, whatever ends it."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from waiting import eventually
 from yadtq.attempt import Attempt, Ending
 from yadtq.catalogue import Catalogue, Rules
 from yadtq.errors import SettingsError
+from yadtq.runners import groups, minder
 from yadtq.runners.pool import PoolRunner
 
 HERE = Path(__file__).parent
@@ -81,19 +84,65 @@ def test_an_app_that_cannot_be_imported_is_refused_with_the_reason(
     assert said in str(caught.value)
 
 
-def test_a_minder_that_was_killed_is_replaced_before_the_next_runner_works(bench: Bench, tmp_path: Path) -> None:
+def minders(pid: int) -> list[psutil.Process]:
+    """The minders of a worker that run."""
+    return [child for child in psutil.Process(pid).children() if is_minder(child)]
+
+
+def is_minder(process: psutil.Process) -> bool:
+    try:
+        return minder.__file__ in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+def test_a_killed_worker_leaves_nothing_behind_though_its_minder_was_killed_before_it(
+    bench: Bench, tmp_path: Path
+) -> None:
     witness = tmp_path / "witness"
-    before = {process.pid for process in psutil.Process().children()}
+    command = [sys.executable, str(HERE / "pool_owner.py"), "with_family", str(witness), bench.gate.path]
+    said = tmp_path / "said"
+    with said.open("w") as output, subprocess.Popen(command, stdout=output) as worker:
+        try:
+            started = {int(pid) for pid in eventually(lambda: lines(witness), 60)[0].split()}
+            (first,) = minders(worker.pid)
+            first.kill()
+            eventually(lambda: "minder_lost" in lines(said))
+            family = {process.pid for process in psutil.Process(worker.pid).children(recursive=True)}
+            assert started <= family
+        finally:
+            worker.kill()
+        eventually(lambda: not any(alive(pid) for pid in family), 1)
+
+
+def test_a_minder_that_was_killed_is_told_and_has_one_successor_each_time(bench: Bench) -> None:
+    others = minders(os.getpid())
     with bench.pool(runners=1, slots=1) as pool:
-        first = next(p for p in psutil.Process().children() if p.pid not in before and p.pid != pool.pids[0])
-        assert "minder" in " ".join(first.cmdline())
+        for times in (1, 2):
+            (minder_now,) = (process for process in minders(os.getpid()) if process not in others)
+            minder_now.kill()
+            eventually(lambda times=times: len(bench.said("minder_lost")) == times)
+            assert "the minder was ended by signal 9; process" in bench.said("minder_lost")[-1]
+            assert not minder_now.is_running(), "it is buried"
+        assert bench.run(pool, bench.attempt("double", 2)).result == b"4"
+    eventually(lambda: minders(os.getpid()) == others)
+    assert len(bench.said("minder_lost")) == 2, "one that is let go is not told"
+
+
+def test_where_no_minder_can_be_started_that_is_told_and_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = minders(os.getpid())
+    with bench.pool(runners=1, slots=1) as pool, monkeypatch.context() as patch:
+        (first,) = (process for process in minders(os.getpid()) if process not in others)
+        patch.setattr(groups, "_start", Mock(side_effect=OSError(errno.EAGAIN, "no room")))
         first.kill()
-        os.kill(pool.pids[0], signal.SIGKILL)
-        eventually(lambda: not first.is_running(), 20)
-        pool.start([bench.attempt("with_family", str(witness), bench.gate.path)])
-        eventually(lambda: lines(witness), 20)
-        now = {process.pid for process in psutil.Process().children()} - before
-        assert len(now - {first.pid}) == 2
+        said = eventually(lambda: bench.said("minder_lost"))
+        assert "no other could be started: [Errno 11] no room" in said[0]
+        os.kill(pool.pids[0], signal.SIGKILL)  # meanwhile runners come and go as ever
+        assert bench.run(pool, bench.attempt("double", 2)).result == b"4"
+        patch.undo()
+        eventually(lambda: "has taken its place" in bench.said("minder_lost")[-1])
 
 
 def test_a_pool_without_runners_or_slots_is_refused() -> None:

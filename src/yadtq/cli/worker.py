@@ -39,6 +39,7 @@ SHOWN = {
     "runner_died",
     "runner_failed",
     "runner_replaced",
+    "minder_lost",
     "not_isolated",
 }
 

@@ -42,7 +42,7 @@ class PoolRunner:
     Args:
         target: `module:app`, imported by every child, from the working folder too.
         on_event: Told what becomes of children, as a kind (`runner_started`, `runner_replaced`, `runner_ended`,
-            `runner_died`, `runner_failed`) and a sentence; on a thread of the pool.
+            `runner_died`, `runner_failed`, `minder_lost`) and a sentence; on a thread of the pool.
         max_tasks: A child is replaced after so many attempts; 0: never.
         max_memory_mb: A child that holds more is replaced; 0: never. What it runs may end within 3.5 s; then the child
             is killed, and what still runs is charged with a death. Needs /proc.
@@ -83,7 +83,7 @@ class PoolRunner:
                 on_tasks(tasks)
             on_event(kind, text)
 
-        self._groups, self._submits = Groups(), Submits(publish)
+        self._groups, self._submits = Groups(partial(on_event, "minder_lost")), Submits(publish)
 
         def crew(plan: Plan) -> Crew:
             spawn = partial(ChildProcess, target, plan.slots, result_limit_bytes, self._groups)
