@@ -4,7 +4,7 @@ One invariant: no bytes make it raise anything but `Undecodable`, and `Undecodab
 arrives is lost or stops a worker.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -15,6 +15,9 @@ from yadtq.states import State
 VERSION = 1
 MOST = 2**31
 MOST_MS = 2**53  # further than every store can count
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what bytes make a decoder raise
+
+T = TypeVar("T")
 
 
 class Undecodable(YadtqError):
@@ -78,7 +81,7 @@ def decode(data: bytes) -> Envelope:
         data.decode()  # what is left raw is not looked at by the decoder, and may not be text
         envelope = _envelopes.decode(data)
         problem = problem_of(envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Undecodable(data, str(error)) from error
     if problem:
         raise Undecodable(data, problem)
@@ -91,10 +94,7 @@ def decode_outcome(data: bytes) -> OutcomeRecord:
     Raises:
         Undecodable: The bytes are not one.
     """
-    try:
-        return _outcomes.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Undecodable(data, str(error)) from error
+    return _read(_outcomes, data)
 
 
 def decode_marker(data: bytes) -> Marker:
@@ -103,9 +103,13 @@ def decode_marker(data: bytes) -> Marker:
     Raises:
         Undecodable: The bytes are not one.
     """
+    return _read(_markers, data)
+
+
+def _read(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
-        return _markers.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return decoder.decode(data)
+    except UNREADABLE as error:
         raise Undecodable(data, str(error)) from error
 
 

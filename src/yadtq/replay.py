@@ -79,6 +79,22 @@ class _Ready:
     message: Message
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What is published at once."""
+
+    ready: list[_Ready] = field(default_factory=list)
+    size_bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.ready) >= TOGETHER or self.size_bytes >= TOGETHER_BYTES
+
+    def add(self, ready: _Ready) -> None:
+        self.ready.append(ready)
+        self.size_bytes += len(ready.message.value or b"")
+
+
 class Replayer:
     """Replays dead letters. Callable from any thread."""
 
@@ -128,12 +144,11 @@ class Replayer:
             most: Stop behind so many.
 
         Raises:
-            ReplayUnknown: As `replay`. Call it again: what was published is left alone.
-            UnknownQueue, BrokerUnavailable: As `replay`.
+            ReplayUnknown, UnknownQueue, BrokerUnavailable: As `replay`; what was published is left alone next time.
         """
         survey = survey or self._letters.survey(queue, wanted)
         topics = self._topics(queue)
-        summary, batch, seen, size_bytes = Summary(), list[_Ready](), set[tuple[str, str]](), 0
+        summary, batch, seen = Summary(), _Batch(), set[tuple[str, str]]()
         for letter in self._letters.surveyed(queue, survey, wanted):
             if letter.identity in seen or (letter.replays and not again):
                 summary.before += 1
@@ -143,22 +158,19 @@ class Replayer:
                 break
             seen.add(letter.identity)
             try:
-                batch.append(self._ready(letter, topics, AS_IT_WAS, again, raw=False))
+                batch.add(self._ready(letter, topics, AS_IT_WAS, again, raw=False))
             except NotReplayable as error:
                 summary.refused.append((letter.letter_id, str(error)))
-                continue
-            size_bytes += len(batch[-1].message.value or b"")
-            if len(batch) >= TOGETHER or size_bytes >= TOGETHER_BYTES:
+            if batch.full:
                 self._flush(batch, summary, on_progress)
-                size_bytes = 0
+                batch = _Batch()
         self._flush(batch, summary, on_progress)
         return summary
 
-    def _flush(self, batch: list[_Ready], summary: Summary, on_progress: Callable[[Summary], None]) -> None:
-        refused = self._publish(batch)
+    def _flush(self, batch: _Batch, summary: Summary, on_progress: Callable[[Summary], None]) -> None:
+        refused = self._publish(batch.ready)
         summary.refused += refused
-        summary.replayed += len(batch) - len(refused)
-        batch.clear()
+        summary.replayed += len(batch.ready) - len(refused)
         on_progress(summary)
 
     def close(self, timeout_s: float = REPORT_S) -> None:

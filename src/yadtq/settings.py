@@ -33,6 +33,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATA_FOLDER = ".yadtq"
 SERVICES_FILE = "services.json"
 TOML_FILE = "yadtq.toml"
+DEFAULTS = {"kafka": "localhost:9092", "redis": "localhost:6379"}
+SECRET = ("password", "secret", "key")  # a name with one of these speaks of a secret
 
 KNOWN: dict[str, tuple[type, str]] = {  # the keys of yadtq.toml
     "kafka": (str, "string"),
@@ -110,6 +112,34 @@ class WorkerSettings:
             loopback(self.health)
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What the environment and the files of a folder say."""
+
+    folder: Path
+    environ: Mapping[str, str]
+    toml: Mapping[str, object]
+    running: Mapping[str, str]  # what `yadtq up` wrote
+
+    @classmethod
+    def of(cls, folder: Path, environ: Mapping[str, str]) -> "Sources":
+        """Read them. Raises SettingsError: one of the files cannot be used."""
+        toml = _read_toml(folder / TOML_FILE)
+        return cls(folder, environ, toml, _read_services(folder / DATA_FOLDER / SERVICES_FILE))
+
+    def addresses(self, name: str, argument: str | None = None) -> list[Address]:
+        """Every address of a service that somebody offers; the first one wins."""
+        variable = f"YADTQ_{name.upper()}"
+        offers = (
+            (argument, "argument"),
+            (self.environ.get(variable), f"environment variable {variable}"),
+            (self.toml.get(name), TOML_FILE),
+            (self.running.get(name), f"`yadtq up` in {self.folder}"),
+        )
+        found = [Address(str(value), source) for value, source in offers if value]
+        return [*found, Address(DEFAULTS[name], "default" if found else "default: nothing else was set")]
+
+
 def load(
     *,
     kafka: str | None = None,
@@ -127,25 +157,11 @@ def load(
     Raises:
         SettingsError: A value cannot be used, or `yadtq.toml` has a key nobody knows.
     """
-    folder = folder or Path.cwd()
-    toml = _read_toml(folder / TOML_FILE)
-    running = _read_services(folder / DATA_FOLDER / SERVICES_FILE)
-
-    def find(name: str, argument: str | None, default: str) -> Address:
-        variable = f"YADTQ_{name.upper()}"
-        candidates = (
-            (argument, "argument"),
-            (environ.get(variable), f"environment variable {variable}"),
-            (toml.get(name), TOML_FILE),
-            (running.get(name), f"`yadtq up` in {folder}"),
-            (default, "default: nothing else was set"),
-        )
-        value, source = next((value, source) for value, source in candidates if value)
-        return Address(str(value), source)
-
+    sources = Sources.of(folder or Path.cwd(), environ)
+    toml = sources.toml
     settings = Settings(
-        kafka=find("kafka", kafka, "localhost:9092"),
-        redis=find("redis", redis, "localhost:6379"),
+        kafka=sources.addresses("kafka", kafka)[0],
+        redis=sources.addresses("redis", redis)[0],
         prefix=environ.get("YADTQ_PREFIX", str(toml.get("prefix", ""))),
         kafka_options=_string_table(toml.get("kafka_options", {})),
         **{name: value for name, value in toml.items() if isinstance(value, int)},
@@ -219,6 +235,11 @@ def loopback(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def masked_value(name: str, value: str) -> str:
+    """Hide a value whose name speaks of a secret."""
+    return "***" if any(word in name.lower() for word in SECRET) else value
+
+
 def mask(address: str) -> str:
     """Hide the secrets of an address: its password, and query values whose name speaks of one."""
     bare = "://" not in address
@@ -228,10 +249,7 @@ def mask(address: str) -> str:
         return "***"
     user, at, host = url.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
-    query = "&".join(
-        f"{key}=***" if any(word in key.lower() for word in ("password", "secret", "key")) else f"{key}={value}"
-        for key, value in parse_qsl(url.query)
-    )
+    query = "&".join(f"{key}={masked_value(key, value)}" for key, value in parse_qsl(url.query))
     masked = urlunsplit(url._replace(netloc=f"{name}{':***' if colon else ''}{at}{host}", query=query))
     return masked.removeprefix("//") if bare else masked
 

@@ -3,9 +3,7 @@
 One invariant: what is shown as the winner is what `settings.load` returns to every other command.
 """
 
-import json
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,8 +11,6 @@ from pathlib import Path
 import typer
 
 from yadtq import settings
-
-SECRET = ("password", "secret", "key")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def show() -> None:
     """Show every setting, its value, which source it comes from, and the sources that lost."""
-    from rich.console import Console
     from rich.table import Table
+
+    from yadtq.cli.console import console
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("Setting", "Value", "From", "Wins over"):
@@ -35,8 +32,7 @@ def show() -> None:
     for row in rows(Path.cwd(), os.environ):
         losers = "\n".join(f"{source}: {value}" for value, source in row.losers)
         table.add_row(row.name, row.value, row.source, losers)
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=400)).print(table)
+    console().print(table)
     typer.echo(
         "\nOrder: argument, environment variable, yadtq.toml, what `yadtq up` runs in this folder, default. "
         "The first that is set wins."
@@ -60,29 +56,19 @@ def rows(folder: Path, environ: Mapping[str, str]) -> list[Row]:
         SettingsError: As `settings.load`.
     """
     found = settings.load(folder=folder, environ=environ)
-    toml = _table(folder / settings.TOML_FILE)
-    services = _table(folder / settings.DATA_FOLDER / settings.SERVICES_FILE)
+    sources = settings.Sources.of(folder, environ)
     described = []
-    for name, address, default in (
-        ("kafka", found.kafka, "localhost:9092"),
-        ("redis", found.redis, "localhost:6379"),
-    ):
-        candidates = (
-            (environ.get(f"YADTQ_{name.upper()}"), f"environment variable YADTQ_{name.upper()}"),
-            (toml.get(name), settings.TOML_FILE),
-            (services.get(name), f"`yadtq up` in {folder}"),
-            (default, "default"),
-        )
-        offered = [(settings.mask(str(value)), source) for value, source in candidates if value]
-        described.append(Row(name, address.masked, address.source, tuple(offered[1:])))
-    return [*described, *_others(found, toml, environ)]
+    for name in settings.DEFAULTS:
+        winner, *losers = sources.addresses(name)
+        described.append(Row(name, winner.masked, winner.source, tuple((at.masked, at.source) for at in losers)))
+    return [*described, *_others(found, sources.toml, environ)]
 
 
 def _others(found: settings.Settings, toml: Mapping[str, object], environ: Mapping[str, str]) -> list[Row]:
     """The settings that are not addresses."""
     described = []
     for field in fields(found):
-        if field.name in ("kafka", "redis"):
+        if field.name in settings.DEFAULTS:
             continue
         value = getattr(found, field.name)
         source = settings.TOML_FILE if field.name in toml else "default"
@@ -96,18 +82,5 @@ def _others(found: settings.Settings, toml: Mapping[str, object], environ: Mappi
 
 def _shown(value: object) -> str:
     if isinstance(value, Mapping):
-        return "\n".join(f"{key} = {_hide(key, str(text))}" for key, text in value.items()) or "none"
+        return "\n".join(f"{key} = {settings.masked_value(key, str(text))}" for key, text in value.items()) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value) or "none"
-
-
-def _hide(key: str, text: str) -> str:
-    return "***" if any(word in key.lower() for word in SECRET) else text
-
-
-def _table(path: Path) -> dict[str, object]:
-    """What a file offers; `settings.load` has read it already and complained about what is wrong."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return {}
-    return tomllib.loads(text) if path.suffix == ".toml" else dict(json.loads(text))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from yadtq.dev.demo import Scene, Summary
+    from yadtq.dev.process import Interrupt
     from yadtq.dev.services import Services
 
 COLOURS = {"SUCCESS": "green", "FAILED": "red", "PROCESSING": "yellow", "QUEUED": "cyan", "not yet": "dim"}
@@ -57,9 +58,7 @@ def demo(
             console.print(_table(summary))
             if keep:
                 console.print(f"\nLook around: [bold]{services.web}[/]   (Ctrl+C ends everything)")
-                while not interrupt.raised:
-                    signal.pause()
-                interrupt.raised = False
+                _wait_for(interrupt)
         finally:
             if started:
                 Services(data, web=True).down()
@@ -67,6 +66,13 @@ def demo(
     failure = has_failed(summary)
     if failure is not None:
         raise failure
+
+
+def _wait_for(interrupt: "Interrupt") -> None:
+    """Ctrl+C is the end that was asked for, and nothing else is ended by it."""
+    while not interrupt.raised:
+        signal.pause()
+    interrupt.raised = False
 
 
 def _farewell(services: "Services", keep: bool, ended: bool) -> str:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from yadtq.cli.option import Kafka, Redis
 from yadtq.errors import SettingsError
 from yadtq.visible import visible
 
 if TYPE_CHECKING:
     from yadtq.broker import Broker
     from yadtq.deadletters import DeadLetters, Letter, Wanted
-    from yadtq.replay import Replayer
+    from yadtq.replay import Replayed, Replayer
     from yadtq.settings import Settings
 
 TEXT_CHARS = 20_000
@@ -32,8 +33,6 @@ Reason = Annotated[str | None, typer.Option(help="Only those with this text in t
 Type = Annotated[str | None, typer.Option("--type", help="Only this task; in a replay of one: another task's name.")]
 Since = Annotated[str | None, typer.Option(help="Only younger ones: 90s, 30m, 2h, 7d, or a date and time (UTC).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Kafka = Annotated[str | None, typer.Option(help="Kafka's address.")]
-Redis = Annotated[str | None, typer.Option(help="Redis's address.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -122,11 +121,14 @@ def replay(
     with _connected(kafka, redis) as (settings, broker, letters), _replayer(settings, broker) as replayer:
         if letter_id is None:
             _replay_all(letters, replayer, queue, wanted, again, yes)
-            return
-        from yadtq.replay import edit_of
+        else:
+            from yadtq.replay import edit_of
 
-        edit = edit_of(task_type, args, kwargs)
-        done = replayer.replay(letters.find(queue, letter_id), edit, again=again, raw=raw)
+            edit = edit_of(task_type, args, kwargs)
+            _say_done(replayer.replay(letters.find(queue, letter_id), edit, again=again, raw=raw))
+
+
+def _say_done(done: "Replayed") -> None:
     if done.before:
         typer.echo(
             f"{done.letter_id} was replayed so before, as task {_line(done.task_id)}; --again makes another task"
@@ -200,9 +202,10 @@ def _since_ms(text: str, now_ms: int) -> int:
 
 
 def _print_table(letters: "list[Letter]") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from yadtq.cli.console import console
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column in ("ID", "When", "Task", "Task's id", "Reason", "Replayed as"):
@@ -215,8 +218,7 @@ def _print_table(letters: "list[Letter]") -> None:
         )
         cells = (letter.letter_id, _when(letter.at_ms), letter.task_type, letter.task_id, letter.reason, replays)
         table.add_row(*(Text(_line(cell)) for cell in cells))
-    console = Console(highlight=False)
-    (console if console.is_terminal else Console(highlight=False, width=400)).print(table)
+    console().print(table)
 
 
 def _facts(letter: "Letter") -> Iterator[tuple[str, str]]:

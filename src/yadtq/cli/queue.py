@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from yadtq.cli.option import Kafka, Redis
+
 if TYPE_CHECKING:
     from yadtq.queues import Queues
 
 Group = Annotated[str, typer.Option(help="The Kafka consumer group of the workers.")]
-Kafka = Annotated[str | None, typer.Option(help="Kafka's address.")]
-Redis = Annotated[str | None, typer.Option(help="Redis's address.")]
 
 
 def register(app: typer.Typer) -> None:

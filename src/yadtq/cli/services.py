@@ -124,12 +124,9 @@ def _table(states: "list[State]") -> "RenderableType":
 
 
 def _show(content: "RenderableType") -> None:
-    from rich.console import Console
+    from yadtq.cli.console import console
 
-    console = Console(highlight=False)
-    # What goes into a pipe is cut by whoever reads it, not at 80 columns.
-    console = console if console.is_terminal else Console(highlight=False, width=400)
-    console.print(content, soft_wrap=True)
+    console().print(content, soft_wrap=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from yadtq.cli.option import Kafka, Redis
 from yadtq.cli.worker import load_app
 from yadtq.errors import SettingsError
 from yadtq.settings import DATA_FOLDER
@@ -34,8 +35,8 @@ def web(
     group: Annotated[
         str, typer.Option(help="The workers' consumer group; lag is what it has not finished.")
     ] = "workers",
-    kafka: Annotated[str | None, typer.Option(help="Kafka's address.")] = None,
-    redis: Annotated[str | None, typer.Option(help="Redis's address.")] = None,
+    kafka: Kafka = None,
+    redis: Redis = None,
 ) -> None:
     """Show tasks, workers and queues in the browser, and submit tasks by form."""
     try:

@@ -13,10 +13,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import Lifespan
 
 from yadtq.app import App
 from yadtq.errors import YadtqError
-from yadtq.layout import Layout
 from yadtq.web.api import answer_error, api_router, status_of
 from yadtq.web.changes import Changes
 from yadtq.web.dead import DeadDesk, dead_router
@@ -48,15 +48,32 @@ def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None,
     changes = Changes()
     model = ReadModel(readmodel_path)
     listing = Listing(model)
-    indexer = Indexer(app.broker, Layout(app.settings.prefix), model, changes.tell)
+    indexer = Indexer(app.broker, app.layout, model, changes.tell)
     view = View(app, listing, indexer, changes, group)
     live = Live(view, changes)
     submitter = Submitter(app, TaskFile(task_file) if task_file else None)
     pages = Pages(app, view, submitter)
     desk = DeadDesk(app)
 
+    # The documentation pages that come with FastAPI load scripts from other hosts; /openapi.json stays.
+    site = FastAPI(
+        title="YADTQ", docs_url=None, redoc_url=None, lifespan=_lifespan(changes, indexer, live, desk, model)
+    )
+    apis = (api_router(app, view, submitter), dead_router(desk, view), stream_router(live))
+    for router in (*apis, page_router(pages), dead_page_router(DeadPages(pages, desk))):
+        site.include_router(router)
+    site.mount("/static", StaticFiles(directory=STATIC))
+    site.add_middleware(Guard)
+    site.state.live = live
+    _answer_errors(site, pages)
+    return site
+
+
+def _lifespan(changes: Changes, indexer: Indexer, live: Live, desk: DeadDesk, model: ReadModel) -> Lifespan[FastAPI]:
+    """From the first request to the last."""
+
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def running(_: FastAPI) -> AsyncIterator[None]:
         changes.open()
         indexer.start()
         looking = asyncio.create_task(live.run())
@@ -70,16 +87,7 @@ def create_app(app: App, *, readmodel_path: Path, task_file: Path | None = None,
         if not indexer.alive:
             model.close()
 
-    # The documentation pages that come with FastAPI load scripts from other hosts; /openapi.json stays.
-    site = FastAPI(title="YADTQ", docs_url=None, redoc_url=None, lifespan=lifespan)
-    apis = (api_router(app, view, submitter), dead_router(desk, view), stream_router(live))
-    for router in (*apis, page_router(pages), dead_page_router(DeadPages(pages, desk))):
-        site.include_router(router)
-    site.mount("/static", StaticFiles(directory=STATIC))
-    site.add_middleware(Guard)
-    site.state.live = live
-    _answer_errors(site, pages)
-    return site
+    return running
 
 
 def _answer_errors(site: FastAPI, pages: Pages) -> None:

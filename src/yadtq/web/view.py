@@ -65,7 +65,7 @@ class View:
     def __init__(self, app: App, listing: Listing, indexer: Indexer, changes: Changes, group: str) -> None:
         self._group = app.layout.group(group)
         self._app = app
-        self._layout = Layout(app.settings.prefix)
+        self._layout = app.layout
         self._listing = listing
         self._indexer = indexer
         self._changes = changes
