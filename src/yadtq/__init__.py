@@ -19,6 +19,7 @@ import sys
 from yadtq.app import App
 from yadtq.errors import (
     InvalidArguments,
+    InvalidOptions,
     NotFound,
     ResultTimeout,
     SubmitError,
@@ -40,6 +41,7 @@ __all__ = [
     "App",
     "Handle",
     "InvalidArguments",
+    "InvalidOptions",
     "NotFound",
     "Reject",
     "ResultTimeout",

@@ -6,6 +6,7 @@
     ├── InvalidTask              a task function cannot be registered as written
     ├── SubmitError              nothing was published
     │   ├── InvalidArguments     arguments do not fit the task's signature
+    │   ├── InvalidOptions       the id, the start or another option of a submit cannot be used
     │   ├── TooLarge             the envelope is over the size limit
     │   ├── NotReplayable        a dead letter cannot run again as it is
     │   └── Fenced               the attempt that submits does not count any more
@@ -57,6 +58,14 @@ class InvalidArguments(SubmitError):
 
     def __init__(self, task_type: str, problem: str) -> None:
         super().__init__(f"arguments of task {task_type!r} do not fit: {problem}")
+        self.task_type = task_type
+
+
+class InvalidOptions(SubmitError):
+    """The id, the start or another option of a submit cannot be used."""
+
+    def __init__(self, task_type: str, problem: str) -> None:
+        super().__init__(f"task {task_type!r} cannot be submitted: {problem}")
         self.task_type = task_type
 
 

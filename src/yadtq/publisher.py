@@ -23,7 +23,7 @@ from yadtq import codec
 from yadtq.broker import Broker, Flight, Message, Report, ensure_topic
 from yadtq.delayed import delayed
 from yadtq.envelope import Envelope
-from yadtq.errors import InvalidArguments, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
+from yadtq.errors import InvalidOptions, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
 from yadtq.layout import DEAD_CONFIG, DELAYED_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
 from yadtq.ledger import Ledger, NewTask
 from yadtq.task import Call
@@ -186,7 +186,7 @@ class Publisher:
         """Make the envelope of a call. Nothing is sent.
 
         Raises:
-            InvalidArguments: The id cannot be used, the start is too far away, or a worker would not take the envelope.
+            InvalidOptions: The id cannot be used, the start is too far away, or a worker would not take the envelope.
             TooLarge: Over the size limit.
         """
         return self._prepare(call)[0]
@@ -196,7 +196,7 @@ class Publisher:
         try:
             start_ms = not_before_ms(options.delay_s, options.at_ms, now_ms)
         except ValueError as error:
-            raise InvalidArguments(call.task_type, str(error)) from error
+            raise InvalidOptions(call.task_type, str(error)) from error
         envelope = Envelope(
             task_id=os.urandom(16).hex() if options.task_id is None else options.task_id,
             task_type=call.task_type,
@@ -209,7 +209,7 @@ class Publisher:
         )
         problem = codec.problem_of(envelope)
         if problem:
-            raise InvalidArguments(call.task_type, problem)
+            raise InvalidOptions(call.task_type, problem)
         data = codec.encode(envelope)
         if len(data) > self._limit_bytes:
             raise TooLarge(len(data), self._limit_bytes)
@@ -238,7 +238,7 @@ class Publisher:
         """The calls as envelopes, the queues they go to, and the messages that carry them."""
         chosen = [call.options.task_id for call in calls if call.options.task_id is not None]
         if len(chosen) != len(set(chosen)):
-            raise InvalidArguments(calls[0].task_type, "a task_id names one task; submit several without it")
+            raise InvalidOptions(calls[0].task_type, "a task_id names one task; submit several without it")
         prepared = [self._prepare(call) for call in calls]
         queues = [self._queue(call.options.queue) for call in calls]
         messages = []

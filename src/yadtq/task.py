@@ -19,7 +19,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 import msgspec
 
 from yadtq import values
-from yadtq.errors import InvalidArguments, InvalidResult, InvalidTask
+from yadtq.errors import InvalidArguments, InvalidOptions, InvalidResult, InvalidTask
 from yadtq.handle import Handle
 from yadtq.retry import DEFAULT, RetryPolicy
 from yadtq.when import read_at, read_delay
@@ -134,9 +134,11 @@ class Task(Generic[P, R]):
 
         Raises:
             InvalidTask: `max_attempts` is out of range.
-            InvalidArguments: `delay_s` or `at` is no such time, or both are given.
+            InvalidOptions: `delay_s` or `at` is no such time, or both are given; or a name, key or id is no text.
         """
         old = self.options
+        for name, text in (("queue", queue), ("key", key), ("task_id", task_id)):
+            self._check_text(name, text)
         delay_s, at_ms = self._start(delay_s, at)
         chosen = Options(
             queue=queue or old.queue,
@@ -151,6 +153,16 @@ class Task(Generic[P, R]):
         other.options = chosen
         return other
 
+    def _check_text(self, name: str, text: object) -> None:
+        if text is None:
+            return
+        if not isinstance(text, str):
+            raise InvalidOptions(self.name, f"{name} is a str, not {text!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidOptions(self.name, f"{name} is no text: {error}") from error
+
     def _start(self, delay_s: float | None, at: datetime | float | None) -> tuple[float | None, int | None]:
         """The chosen start, or the one chosen before."""
         try:
@@ -160,13 +172,14 @@ class Task(Generic[P, R]):
                 return read_delay(delay_s), None
             return (None, read_at(at)) if at is not None else (self.options.delay_s, self.options.at_ms)
         except ValueError as error:
-            raise InvalidArguments(self.name, str(error)) from error
+            raise InvalidOptions(self.name, str(error)) from error
 
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Publish one call and return when Kafka has it.
 
         Raises:
             InvalidArguments: They do not fit the signature. Nothing was published.
+            InvalidOptions: The id, the key or the start cannot be used. Nothing was published.
             TooLarge: Over the size limit. Nothing was published.
             SubmitUnknown: Kafka gave no report in time. Submit again under the error's `task_id`.
 
@@ -185,7 +198,7 @@ class Task(Generic[P, R]):
             calls: The positional arguments of each call.
 
         Raises:
-            InvalidArguments, TooLarge: One call is wrong. Nothing was published.
+            InvalidArguments, InvalidOptions, TooLarge: One call is wrong. Nothing was published.
             SubmitUnknown: Kafka gave no report for at least one of them in time.
         """
         return self._outlet.publish([self._call(tuple(args), {}) for args in calls], self.read_result)

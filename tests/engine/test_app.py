@@ -100,7 +100,7 @@ def test_what_has_passed_starts_at_once(world: World) -> None:
 
 
 def test_what_is_too_far_away_is_refused_and_nothing_is_sent(world: World) -> None:
-    with pytest.raises(yadtq.InvalidArguments, match=r"in seconds, not in ms"):
+    with pytest.raises(yadtq.InvalidOptions, match=r"in seconds, not in ms"):
         world.add.using(at=time.time() * 1000).submit(1, 2)
     assert "demo" not in world.broker.logs
 

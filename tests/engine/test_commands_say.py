@@ -19,7 +19,7 @@ from yadtq.classic.heartbeats import _line
 from yadtq.cli import build
 from yadtq.cli.worker import SHOWN, show
 from yadtq.dev import services
-from yadtq.errors import InvalidArguments, LedgerUnavailable, ServiceError
+from yadtq.errors import InvalidOptions, LedgerUnavailable, ServiceError
 from yadtq.ledger import WorkerRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.task import Call, Task
@@ -99,7 +99,9 @@ def nothing() -> Task[[], None]:
 
 
 def test_an_empty_task_id_is_refused_and_none_is_made_up(nothing: Task[[], None]) -> None:
-    with pytest.raises(InvalidArguments, match="task_id has 1 to 200 characters, not 0"):
+    with pytest.raises(
+        InvalidOptions, match=r"^task 'nothing' cannot be submitted: task_id has 1 to 200 characters, not 0"
+    ):
         nothing.using(task_id="").submit()
 
 

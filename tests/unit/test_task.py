@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yadtq.app import App
-from yadtq.errors import InvalidArguments, InvalidResult, InvalidTask
+from yadtq.errors import InvalidArguments, InvalidOptions, InvalidResult, InvalidTask
 from yadtq.handle import Handle
 from yadtq.task import Call, Limits, Options, Parameter, Registry, Task
 
@@ -391,8 +391,17 @@ def test_the_later_start_counts() -> None:
 
 @pytest.mark.parametrize("start", [{"delay_s": -1}, {"at": datetime(2030, 1, 1)}, {"delay_s": 1, "at": 1}])  # noqa: DTZ001
 def test_a_start_that_is_none_is_refused_by_name(start: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArguments, match=r"task 'every'.*(delay_s|at)"):
+    with pytest.raises(InvalidOptions, match=r"^task 'every' cannot be submitted: .*(delay_s|at)"):
         made(every).using(**start)
+
+
+@pytest.mark.parametrize("name", ["queue", "key", "task_id"])
+@pytest.mark.parametrize(
+    ("value", "problem"), [(7, "is a str, not 7"), (b"x", "is a str, not b'x'"), ("\ud800", "is no text")]
+)
+def test_a_name_a_key_or_an_id_that_is_no_text_is_refused(name: str, value: object, problem: str) -> None:
+    with pytest.raises(InvalidOptions, match=f"^task 'every' cannot be submitted: {name} {problem}"):
+        made(every).using(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -17,7 +17,7 @@ import msgspec
 
 from yadtq.app import App
 from yadtq.codec import id_problem
-from yadtq.errors import InvalidArguments, SubmitError
+from yadtq.errors import InvalidArguments, InvalidOptions, SubmitError
 from yadtq.task import Call, Parameter, Task
 from yadtq.web.taskfile import Line, TaskFile
 
@@ -58,14 +58,14 @@ class Submitter:
 
         Raises:
             UnknownTask: No task has this name.
-            InvalidArguments, InvalidTask, SettingsError, TooLarge: The order cannot be taken as it is.
+            InvalidArguments, InvalidOptions, InvalidTask, SettingsError, TooLarge: The order cannot be taken as it is.
             SubmitUnknown, BrokerUnavailable: Kafka does not answer.
         """
         task = self.app.registry.get(order.task_type)
         if task is None:
             raise UnknownTask(order.task_type, self.app.registry.names)
         if order.task_id is not None and (problem := id_problem(order.task_id)):
-            raise InvalidArguments(order.task_type, problem)
+            raise InvalidOptions(order.task_type, problem)
         if self.task_file is not None:
             return await asyncio.to_thread(self._write, self.task_file, task, order)
         chosen = task.using(
@@ -81,9 +81,7 @@ class Submitter:
 
     def _write(self, file: TaskFile, task: Task[..., Any], order: Order) -> str:
         if (order.queue, order.key, order.max_attempts, order.delay_s) != (None, None, None, None):
-            raise InvalidArguments(
-                task.name, "the task file has no queue, key, max_attempts or delay_s; leave them away"
-            )
+            raise InvalidOptions(task.name, "the task file has no queue, key, max_attempts or delay_s; leave them away")
         packed, _ = task.pack(_positional(task, order), {})
         task_id = order.task_id or uuid.uuid4().hex
         file.append(Line(task_id, task.name, msgspec.Raw(packed)))
