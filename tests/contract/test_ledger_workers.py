@@ -137,6 +137,18 @@ def test_only_a_look_that_marks_writes_the_status(bench: Bench) -> None:
     assert bench.written_status("w1") == "ALIVE"
 
 
+def test_who_left_is_told_from_who_fell_silent(bench: Bench) -> None:
+    assert not bench.worker("w1").left
+    bench.lose("w2")
+    bench.ledger.leave("w1", bench.incarnations["w1"])
+    assert [(at.name, at.status, at.left) for at in bench.ledger.workers(mark=True)] == [
+        ("w1", "DEAD", True),
+        ("w2", "DEAD", False),
+    ]
+    bench.start("w1")
+    assert not bench.worker("w1").left
+
+
 def test_a_mark_takes_no_life(bench: Bench) -> None:
     bench.pass_ms(20)
     bench.ledger.workers(19, mark=True)

@@ -66,11 +66,12 @@ def test_the_version_can_be_asked() -> None:
 
 
 def test_the_monitor_tells_who_left_from_who_is_silent() -> None:
-    def line(status: str, age_ms: int) -> str:
-        return _line(WorkerRecord("w", status, 0, age_ms, host="h"), 10)
+    def line(status: str, age_ms: int, left: bool = False) -> str:
+        return _line(WorkerRecord("w", status, 0, age_ms, host="h", left=left), 10)
 
     assert line("ALIVE", 400) == "w is ALIVE (last beat 0.4 s ago, on h)"
-    assert line("DEAD", 2_500) == "w is DEAD (it left, last beat 2.5 s ago)"
+    assert line("DEAD", 2_500, left=True) == "w is DEAD (it left, last beat 2.5 s ago)"
+    assert line("DEAD", 60_000, left=True) == "w is DEAD (it left, last beat 60.0 s ago)"
     assert line("DEAD", 10_200) == "w is DEAD (last beat 10.2 s ago, allowed are 10 s)"
 
 

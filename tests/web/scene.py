@@ -68,6 +68,9 @@ class Scene:
         beat = Beat(name, f"{name}-1", lease_ms, "tasks", tuple(partitions), "box", 4711, first=True)
         self.ledger.beat(beat)
 
+    def leave(self, name: str) -> None:
+        self.ledger.leave(name, f"{name}-1")
+
     def claim(self, task_id: str, worker: str) -> None:
         record = self.ledger.records([task_id])[0]
         assert record is not None

@@ -16,6 +16,7 @@ from yadtq.codec import encode
 from yadtq.envelope import Envelope
 from yadtq.offsets import Position, write_bitmap
 from yadtq.web.site import create_app
+from yadtq.web.view import LEFT_S
 
 FIELDS = [
     "task_id",
@@ -322,6 +323,23 @@ def test_workers_are_alive_until_their_beat_is_late(client: TestClient, scene: S
     scene.clock.ahead_ms = 10_500
     scene.beat("w2", [])
     assert [(at["name"], at["status"]) for at in items(client, "/workers")] == [("w2", "ALIVE"), ("w1", "DEAD")]
+
+
+def test_a_worker_that_left_is_told_from_one_that_crashed_and_is_soon_gone(client: TestClient, scene: Scene) -> None:
+    def workers() -> list[tuple[object, ...]]:
+        return [(at["name"], at["status"], at["left"]) for at in items(client, "/workers")]
+
+    scene.beat("a")
+    scene.beat("crashed", lease_ms=1)
+    scene.beat("w1")
+    scene.leave("a")
+    scene.clock.ahead_ms = 2_000
+    assert workers() == [("w1", "ALIVE", False), ("crashed", "DEAD", False), ("a", "DEAD", True)]
+    scene.clock.ahead_ms = int(LEFT_S * 1000) - 60_000
+    assert workers() == [("crashed", "DEAD", False), ("w1", "DEAD", False), ("a", "DEAD", True)]
+    scene.clock.ahead_ms = int(LEFT_S * 1000) + 60_000
+    assert workers() == [("crashed", "DEAD", False), ("w1", "DEAD", False)]
+    assert [worker.name for worker in scene.ledger.workers()] == ["a", "crashed", "w1"], "how they served is known on"
 
 
 def test_queues_show_partitions_with_lag_and_counts(client: TestClient, scene: Scene) -> None:

@@ -10,6 +10,7 @@ from watched import Watched
 
 from yadtq.broker import Message
 
+HOUR_MS = 3_600_000
 ODD = HOSTILE.replace("/", "")  # a worker's or task's name that is a script
 
 
@@ -18,8 +19,10 @@ def rows(page: Page) -> list[str]:
 
 
 def some_of_everything(scene: Scene) -> str:
-    """Tasks in every state, workers alive and dead; returns the id of a failed one."""
+    """Tasks in every state, workers alive, dead and gone; returns the id of a failed one."""
     scene.beat("w1", [0, 1])
+    scene.beat("a-worker-of-an-earlier-deploy-7f9c6d5b4-x2x8k-4711", [2])
+    scene.leave("a-worker-of-an-earlier-deploy-7f9c6d5b4-x2x8k-4711")
     scene.beat("w2", [], lease_ms=1)
     handles = [scene.add.submit(number, 1) for number in range(6)]
     scene.run(handles[0].task_id, "w1", result="1")
@@ -87,6 +90,22 @@ def test_a_worker_goes_dead_on_the_page_while_one_looks(watched: Watched, scene:
     expect(card.locator(".chip")).to_have_text("Dead")
     expect(page.locator("#worker-stand-by .chip")).to_have_text("Alive")
     expect(page.locator(".lead")).to_contain_text("1 of 2 alive")
+
+
+def test_a_worker_leaves_the_page_while_one_looks(watched: Watched, scene: Scene) -> None:
+    scene.beat("w1", [0], lease_ms=HOUR_MS)
+    scene.beat("w2", [1], lease_ms=HOUR_MS)
+    page = watched.open("/workers")
+    card = page.locator("#worker-w2")
+    expect(card.locator(".chip")).to_have_text("Alive")
+    scene.leave("w2")
+    expect(card.locator(".chip")).to_have_text("Left")
+    expect(card.locator(".tag")).to_have_count(0)
+    expect(page.locator(".lead")).to_contain_text("1 of 1 alive, 1 left")
+    expect(page.locator(".lead")).to_contain_text("is shown for 5 minutes")
+    scene.clock.ahead_ms = 301_000
+    expect(card).to_have_count(0)
+    expect(page.locator(".lead")).to_contain_text("1 of 1 alive.")
 
 
 def test_queues_show_lag_while_one_looks(watched: Watched, scene: Scene) -> None:

@@ -45,7 +45,7 @@ def _line(worker: WorkerRecord, allowed_s: float) -> str:
     age = f"last beat {worker.age_ms / 1000:.1f} s ago"
     if worker.status == "ALIVE":
         return f"{worker.name} is ALIVE ({age}, on {worker.host})"
-    if worker.age_ms <= allowed_s * 1000:  # only who said that it leaves is DEAD so early
+    if worker.left:
         return f"{worker.name} is DEAD (it left, {age})"
     return f"{worker.name} is DEAD ({age}, allowed are {allowed_s:g} s)"
 

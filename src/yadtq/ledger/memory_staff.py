@@ -13,7 +13,6 @@ from yadtq.ledger.protocol import FORGET_MS, PRODUCER_LEASE_MS, Beat, Pulse, Run
 class Worker:
     record: WorkerRecord  # its status is the one last written
     lease_ms: int
-    left: bool = False
 
     def age_ms(self, now: int) -> int:
         return now - self.record.last_heartbeat_ms
@@ -51,8 +50,7 @@ class Workers:
     def leave(self, name: str, incarnation: str) -> None:
         worker = self.by_name.get(name)
         if worker and worker.record.incarnation == incarnation:
-            worker.left = True
-            worker.record = replace(worker.record, status="DEAD")
+            worker.record = replace(worker.record, status="DEAD", left=True)
 
     def look(self, allowed_ms: int, now: int, *, mark: bool) -> list[WorkerRecord]:
         answers = []
@@ -61,7 +59,7 @@ class Workers:
             if mark and age > FORGET_MS:
                 del self.by_name[name]
                 continue
-            dead = worker.left or age > (allowed_ms or worker.lease_ms)
+            dead = worker.record.left or age > (allowed_ms or worker.lease_ms)
             answer = replace(worker.record, status="DEAD" if dead else "ALIVE", age_ms=age)
             answers.append(answer)
             if mark:
@@ -73,7 +71,7 @@ class Workers:
         return bool(
             worker
             and worker.record.incarnation == incarnation
-            and not worker.left
+            and not worker.record.left
             and worker.age_ms(now) <= worker.lease_ms
         )
 

@@ -243,6 +243,7 @@ class WorkerRecord:
     host: str = ""
     pid: int = 0
     order: str = ""
+    left: bool = False  # it is DEAD because it said that it leaves, not because its beats ended
 
 
 @dataclass(frozen=True, slots=True)

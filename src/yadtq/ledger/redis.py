@@ -340,6 +340,7 @@ def _worker(name: bytes, status: bytes, age_ms: int, raw: bytes) -> WorkerRecord
         host=beat["host"],
         pid=beat["pid"],
         order=beat["order"],
+        left=beat["left"],
     )
 
 

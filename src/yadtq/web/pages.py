@@ -21,7 +21,7 @@ from yadtq.web.body import read_fields
 from yadtq.web.listing import Filter, Row
 from yadtq.web.order import Submitter, UnknownTask, field_kind, read_form, type_name
 from yadtq.web.render import environment
-from yadtq.web.view import View
+from yadtq.web.view import LEFT_S, View
 
 ROWS = 50
 
@@ -142,7 +142,7 @@ class Pages:
         return f"/tasks/{quote(row.replay_of, safe='')}" if row.replay_of else None
 
     async def workers(self) -> HTMLResponse:
-        return self.show("workers.html", workers=await self._view.workers())
+        return self.show("workers.html", workers=await self._view.workers(), left_minutes=int(LEFT_S // 60))
 
     async def queues(self) -> HTMLResponse:
         return self.show("queues.html", queues=await self._view.queues())

@@ -23,6 +23,7 @@ from yadtq.web.listing import TOP, Count, Cursor, Filter, Listing, Row
 HEAD = 200  # tasks at the head of each partition that are asked after: what runs is among them
 ROUNDS = 5  # a page of QUEUED is filled up so many times when its tasks turn out to run already
 CATCH_UP_S = 2.0
+LEFT_S = 300.0  # a worker that left is shown for so long; one that crashed for as long as the ledger knows it
 MANY_BEHIND = 1_000
 EVERYTHING = Filter()
 WAITING = (State.SCHEDULED, State.QUEUED)  # what failed before shows why
@@ -177,16 +178,17 @@ class View:
         }
 
     async def workers(self) -> list[WorkerRecord]:
-        """Return every worker by name; none where Redis does not answer."""
+        """Return the living, then those that crashed, then those that left; none where Redis does not answer."""
         try:
             found = await self._ledger.ask(self._app.ledger.workers)
         except Unavailable:  # `notices` says it
             return []
-        return sorted(found, key=lambda worker: (worker.status != "ALIVE", worker.name))
+        shown = [worker for worker in found if not (worker.left and worker.age_ms > LEFT_S * 1000)]
+        return sorted(shown, key=lambda worker: (worker.status != "ALIVE", worker.left, worker.name))
 
     async def workers_seen(self) -> list[tuple[object, ...]]:
         """Return what of the workers makes a page look different."""
-        return [(at.name, at.status, at.last_heartbeat_ms, at.partitions) for at in await self.workers()]
+        return [(at.name, at.status, at.left, at.last_heartbeat_ms, at.partitions) for at in await self.workers()]
 
     async def queues(self) -> list[QueueView]:
         """Return every queue with its partitions."""
