@@ -29,6 +29,16 @@ def joins(stage: Stage, name: str, slots: int = 16) -> Player:
     return stage.player(name, slots, order="unordered")
 
 
+def one_runs(partitions: int = 1, max_attempts: int = 3) -> tuple[Stage, Player]:
+    """The same, and w0 runs t, the only task in it."""
+    stage = opened(partitions)
+    stage.publish("t", max_attempts=max_attempts)
+    w0 = joins(stage, "w0")
+    assert claims(w0) == ["t"]
+    starts(w0)
+    return stage, w0
+
+
 # -- a worker ----------------------------------------------------------------------------------------------------------
 
 
@@ -55,6 +65,17 @@ def produced(worker: Player) -> None:
     worker.producer.let_go()
     for _ in range(4):
         worker.engine.step(0.0)
+
+
+def claimed_again(worker: Player) -> None:
+    """What runs fails, waits for its time in the delayed topic, and is claimed when that has come."""
+    accepted(worker, Ending.RAISED, after_s=5.0)
+    produced(worker)
+    worker.schedule(2)
+    lives_for(worker, 5)
+    worker.schedule()  # fires
+    assert claims(worker) == ["t"]
+    worker.schedule(2)  # the tombstone after the firing
 
 
 def commits(worker: Player) -> None:

@@ -4,14 +4,9 @@ import json
 
 import msgspec
 import pytest
-from click.testing import Result
-from stage import Stage
-from typer.testing import CliRunner
+from terminal import Terminal
 
-import yadtq.broker
-import yadtq.ledger
 from yadtq.broker import Message
-from yadtq.cli import build
 from yadtq.cli.dlq import _since_ms
 from yadtq.codec import decode, encode
 from yadtq.envelope import Envelope
@@ -19,11 +14,8 @@ from yadtq.errors import NoDeadLetter, NotReplayable, SettingsError
 from yadtq.layout import HEADER_REASON, HEADER_SOURCE, HEADER_TASK
 
 
-class Terminal:
+class Letters(Terminal):
     """The command line on a stage with dead letters."""
-
-    def __init__(self) -> None:
-        self.stage = Stage(2)
 
     def put(self, value: bytes, reason: str = "boom", task: str = "") -> None:
         headers = {HEADER_REASON: reason.encode(), HEADER_SOURCE: f"q/1/{len(self.stage.lying_in('q.dlq'))}".encode()}
@@ -34,34 +26,23 @@ class Terminal:
     def put_task(self, task_id: str, reason: str = "boom") -> None:
         self.put(encode(Envelope(task_id=task_id, task_type="add", task_args=msgspec.Raw(b"[1]"))), reason, task_id)
 
-    def run(self, *words: str, fails: type[Exception] | None = None) -> Result:
-        result = CliRunner().invoke(build(), ["dlq", *words])
-        if fails is None:
-            assert result.exception is None, result.exception
-        else:
-            assert isinstance(result.exception, fails), result.output
-        return result
-
     @property
     def published(self) -> list[Envelope]:
         return [decode(record.value) for record in self.stage.lying_in("q")]
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    terminal = Terminal()
-    monkeypatch.setattr(yadtq.broker, "connect", lambda settings: terminal.stage.broker)
-    monkeypatch.setattr(yadtq.ledger, "connect", lambda settings: terminal.stage.ledger)
-    return terminal
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Letters:
+    return Letters(monkeypatch, "dlq")
 
 
-def test_no_dead_letters_is_an_answer(terminal: Terminal) -> None:
+def test_no_dead_letters_is_an_answer(terminal: Letters) -> None:
     assert terminal.run("list", "q").output == "No dead letters in q.\n"
     assert terminal.run("list", "q", "--json").output == ""
     assert "Nothing to replay" in terminal.run("replay", "q", "--all").output
 
 
-def test_a_list_names_what_show_and_replay_take(terminal: Terminal) -> None:
+def test_a_list_names_what_show_and_replay_take(terminal: Letters) -> None:
     terminal.put_task("t1", "ValueError: no\nluck \x1b[31m")
     terminal.put(b"\xff")
     listed = terminal.run("list", "q").output
@@ -76,7 +57,7 @@ def test_a_list_names_what_show_and_replay_take(terminal: Terminal) -> None:
     assert "No dead letters that fit" in terminal.run("list", "q", "--reason", "other").output
 
 
-def test_show_prints_everything_and_nothing_that_a_terminal_obeys(terminal: Terminal) -> None:
+def test_show_prints_everything_and_nothing_that_a_terminal_obeys(terminal: Letters) -> None:
     terminal.put_task("t1")
     shown = terminal.run("show", "q", "t1").output
     for text in ("reason       boom", "source       q/1/0", "arguments    [1]", '"task_id":"t1"'):
@@ -90,7 +71,7 @@ def test_show_prints_everything_and_nothing_that_a_terminal_obeys(terminal: Term
     assert json.loads(terminal.run("show", "q", "0/2", "--json").output)["hex"].startswith("ff ff")
 
 
-def test_replay_says_the_new_id_and_that_it_was_before(terminal: Terminal) -> None:
+def test_replay_says_the_new_id_and_that_it_was_before(terminal: Letters) -> None:
     terminal.put_task("t1")
     first = terminal.run("replay", "q", "t1").output
     (task,) = terminal.published
@@ -101,7 +82,7 @@ def test_replay_says_the_new_id_and_that_it_was_before(terminal: Terminal) -> No
     assert [bytes(task.task_args) for task in terminal.published] == [b"[1]", b"[9]"]
 
 
-def test_replaying_all_is_confirmed_by_a_flag_where_nobody_can_be_asked(terminal: Terminal) -> None:
+def test_replaying_all_is_confirmed_by_a_flag_where_nobody_can_be_asked(terminal: Letters) -> None:
     terminal.put_task("t1")
     terminal.put_task("t2", "other")
     terminal.put(b"junk")
@@ -127,13 +108,13 @@ def test_replaying_all_is_confirmed_by_a_flag_where_nobody_can_be_asked(terminal
         ["list", "q", "--since", "yesterday"],
     ],
 )
-def test_words_that_do_not_go_together_are_refused(terminal: Terminal, words: list[str]) -> None:
+def test_words_that_do_not_go_together_are_refused(terminal: Letters, words: list[str]) -> None:
     terminal.put_task("t1")
     terminal.run(*words, fails=SettingsError)
     assert terminal.published == []
 
 
-def test_wrong_ids_and_arguments_are_said(terminal: Terminal) -> None:
+def test_wrong_ids_and_arguments_are_said(terminal: Letters) -> None:
     terminal.put_task("t1")
     terminal.run("show", "q", "9/9", fails=NoDeadLetter)
     terminal.run("replay", "q", "t1", "--args", "{}", fails=NotReplayable)

@@ -79,6 +79,16 @@ class Stage:
         in_threads([lambda at=at: one(at) for at in range(len(words))])  # type: ignore[misc]
         return ends
 
+    def many(self) -> list[yadtq.Handle[str]]:
+        """A large call of which 400 arrive at once and 100 are held."""
+        return self.say.submit_many([("fine",)] * 400 + [("hold",)] * 100)
+
+    def sending_many(self, ends: list[yadtq.Handle[str]]) -> threading.Thread:
+        """The same on a thread of its own."""
+        sending = threading.Thread(target=lambda: ends.extend(self.many()))
+        sending.start()
+        return sending
+
 
 def in_threads(work: Sequence[Callable[[], object]]) -> None:
     threads = [threading.Thread(target=one) for one in work]
@@ -217,9 +227,7 @@ def test_of_a_large_call_what_has_arrived_is_written_while_the_rest_is_on_its_wa
 
     stage.ledger.queued = note  # type: ignore[method-assign]
     ends: list[yadtq.Handle[str]] = []
-    words = [("fine",)] * 400 + [("hold",)] * 100
-    sending = threading.Thread(target=lambda: ends.extend(stage.say.submit_many(words)))
-    sending.start()
+    sending = stage.sending_many(ends)
     eventually(lambda: written)
     assert sending.is_alive()
     assert len(written[0]) == 400
@@ -238,7 +246,7 @@ def test_what_arrives_during_the_write_of_the_others_is_written_too(stage: Stage
         written.append(len(tasks))
 
     stage.ledger.queued = note  # type: ignore[method-assign]
-    handles = stage.say.submit_many([("fine",)] * 400 + [("hold",)] * 100)
+    handles = stage.many()
     assert written == [400, 100]
     assert {handle.status() for handle in handles} == {yadtq.State.QUEUED}
 
@@ -254,9 +262,7 @@ def test_when_redis_goes_down_in_the_middle_of_a_large_call_it_is_not_asked_agai
 
     stage.ledger.queued = fail  # type: ignore[method-assign]
     ends: list[yadtq.Handle[str]] = []
-    words = [("fine",)] * 400 + [("hold",)] * 100
-    sending = threading.Thread(target=lambda: ends.extend(stage.say.submit_many(words)))
-    sending.start()
+    sending = stage.sending_many(ends)
     eventually(lambda: asked)
     stage.kafka.let_go()
     sending.join(30)

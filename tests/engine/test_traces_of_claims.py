@@ -8,6 +8,7 @@ import pytest
 from steps import (
     accepted,
     beats,
+    claimed_again,
     claims,
     commits,
     copied_to_the_tail,
@@ -15,6 +16,7 @@ from steps import (
     finished,
     joins,
     lives_for,
+    one_runs,
     opened,
     produced,
     reborn,
@@ -62,11 +64,7 @@ def test_a_commit_does_not_pass_what_has_not_ended() -> None:
 
 
 def test_a_superseded_attempt_is_not_accepted() -> None:
-    stage = opened()
-    stage.publish("t")
-    w0 = joins(stage, "w0")
-    claims(w0)
-    starts(w0)
+    stage, w0 = one_runs()
     w1 = joins(stage, "w1")
     taken(w0, w1)
     dead(w0, w1)
@@ -81,18 +79,8 @@ def test_a_superseded_attempt_is_not_accepted() -> None:
 
 
 def test_a_dead_letter_that_kafka_did_not_take_holds_the_commit() -> None:
-    stage = opened()
-    stage.publish("t", max_attempts=2)
-    w0 = joins(stage, "w0")
-    claims(w0)
-    starts(w0)
-    accepted(w0, Ending.RAISED, after_s=5.0)
-    produced(w0)
-    w0.schedule(2)
-    lives_for(w0, 5)
-    w0.schedule()  # fires
-    assert claims(w0) == ["t"]
-    w0.schedule(2)  # the tombstone after the firing
+    stage, w0 = one_runs(max_attempts=2)
+    claimed_again(w0)
     starts(w0)
     accepted(w0, Ending.RAISED)
     w0.producer.fail_next = 1
@@ -164,11 +152,7 @@ def test_the_copy_of_what_runs_does_not_run_beside_it() -> None:
 
 
 def test_a_retry_that_was_accepted_and_not_written_is_not_taken_for_done() -> None:
-    stage = opened()
-    stage.publish("t")
-    w0 = joins(stage, "w0")
-    claims(w0)
-    starts(w0)
+    stage, w0 = one_runs()
     accepted(w0, Ending.RAISED, after_s=5.0)
     w0.crash()
     w1 = joins(stage, "w1")
@@ -190,18 +174,8 @@ def one_lost_worker_is(monkeypatch: pytest.MonkeyPatch, too_many: int) -> None:
 def test_a_verdict_that_is_repeated_has_its_dead_letter_too() -> None:
     with pytest.MonkeyPatch.context() as patch:
         one_lost_worker_is(patch, 0)
-        stage = opened()
-        stage.publish("t", max_attempts=2)
-        w0 = joins(stage, "w0")
-        claims(w0)
-        starts(w0)
-        accepted(w0, Ending.RAISED, after_s=5.0)
-        produced(w0)
-        w0.schedule(2)
-        lives_for(w0, 5)
-        w0.schedule()  # fires
-        assert claims(w0) == ["t"]
-        w0.schedule(2)  # the tombstone after the firing
+        stage, w0 = one_runs(max_attempts=2)
+        claimed_again(w0)
         w0.crash()
         dead(w0)
         w1 = joins(stage, "w1")
@@ -214,11 +188,7 @@ def test_a_verdict_that_is_repeated_has_its_dead_letter_too() -> None:
 
 
 def test_a_refused_verdict_closes_nothing() -> None:
-    stage = opened()
-    stage.publish("t")
-    w0 = joins(stage, "w0")
-    claims(w0)
-    starts(w0)
+    stage, w0 = one_runs()
     stage.ledger.wipe()
     assert stage.ledger.take(stage.topics.tasks, "hasty", 0)
     epoch = stage.ledger.allot(stage.topics.tasks, "hasty", stage.clock.now_ms())

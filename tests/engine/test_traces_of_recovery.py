@@ -15,6 +15,7 @@ from steps import (
     finished,
     joins,
     lives_for,
+    one_runs,
     opened,
     produced,
     reborn,
@@ -45,11 +46,7 @@ def alive_below(stage: Stage) -> set[bytes | None]:
 
 
 def test_the_tombstone_of_a_firing_does_not_erase_the_retry_after_it() -> None:
-    stage = opened(2)
-    stage.publish("t", max_attempts=3)
-    w0 = joins(stage, "w0")
-    claims(w0)
-    starts(w0)
+    stage, w0 = one_runs(2)
     accepted(w0, Ending.RAISED, after_s=5.0)
     produced(w0)
     commits(w0)
@@ -71,11 +68,7 @@ def test_the_tombstone_of_a_firing_does_not_erase_the_retry_after_it() -> None:
 
 
 def test_a_retry_that_is_written_late_does_not_override_an_end() -> None:
-    stage = opened(2)
-    stage.publish("t")
-    w0 = joins(stage, "w0")
-    claims(w0)
-    starts(w0)
+    stage, w0 = one_runs(2)
     accepted(w0, Ending.RAISED, after_s=5.0)
     w0.producer.let_go()  # Kafka has the retry and its outcome, and nothing is sealed yet
     scheduler = joins(stage, "timer")
@@ -202,11 +195,7 @@ def test_what_an_incarnation_claimed_that_has_ended_is_not_registered() -> None:
 
 
 def test_a_ledger_that_lost_its_last_write_is_not_trusted() -> None:
-    stage = opened()
-    stage.publish("t")
-    w0 = joins(stage, "w0")
-    claims(w0)
-    starts(w0)
+    stage, w0 = one_runs()
     kept = stage.ledger.snapshot()
     accepted(w0)
     assert stage.record("t").status is State.SUCCESS

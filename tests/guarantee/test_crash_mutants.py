@@ -1,10 +1,10 @@
 """The deaths at named points prove something: without a rule that a recovery rests on, they turn red."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
+import test_mutants
 import test_rule_mutants
 from mortal import PLAIN, VERDICTS, Ground, Play, fails_once, narrow, story
 from test_crash_points import dies_once
@@ -12,9 +12,7 @@ from test_crash_rebuild import Loss, points, steps
 
 from mutants import Mutant, Mutants, turns_red
 from yadtq.broker import Record
-from yadtq.claim import Work
-from yadtq.engine import Engine
-from yadtq.ledger import Answer, Errand, Over
+from yadtq.ledger import Errand
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.ledger.memory_life import Life
 from yadtq.lineup import LineUp
@@ -39,15 +37,9 @@ def the_heir_dies_too() -> None:
     story(lambda: Play(VERDICTS["failed"], PLAIN), ["before dead letter 1", "after claims 1"])
 
 
-@MUTANTS.add("an accepted verdict that is not sealed is written again, in full (S3)", the_heir_dies_too)
-def verdict_not_written_again(patch: pytest.MonkeyPatch) -> None:
-    really = Engine._answered
-
-    def answered(self: Engine, works: Sequence[Work], answers: Sequence[Answer], incarnation: str) -> None:
-        sealed = [Over(replace(at.record, sealed=True)) if isinstance(at, Over) else at for at in answers]
-        really(self, works, sealed, incarnation)
-
-    patch.setattr(Engine, "_answered", answered)
+MUTANTS.add("an accepted verdict that is not sealed is written again, in full (S3)", the_heir_dies_too)(
+    test_mutants.verdict_not_written_again
+)
 
 
 def dies_between_epoch_and_marker() -> None:

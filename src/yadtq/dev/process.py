@@ -56,6 +56,18 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, interrupt: Inter
     return True
 
 
+def said(program: Path, *words: str) -> str:
+    """What a program says on stdout and stderr and leaves; empty where it is none."""
+    try:
+        # In a session of its own, so that Ctrl+C does not make it look like a program that says nothing.
+        shown = subprocess.run(
+            [program, *words], capture_output=True, text=True, check=False, timeout=30, start_new_session=True
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return shown.stdout + shown.stderr
+
+
 @dataclass(frozen=True)
 class Identity:
     """One process, never the next one with its pid."""

@@ -7,7 +7,6 @@ When its process dies, the last second of writes may be missing from its file (A
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from yadtq.dev import probe
 from yadtq.dev.java import INSTALL
 from yadtq.dev.node import Launch, Reporter, tail
 from yadtq.dev.port import HOST
-from yadtq.dev.process import Interrupt
+from yadtq.dev.process import Interrupt, said
 from yadtq.errors import ServiceError
 
 OLDEST = 7
@@ -84,7 +83,7 @@ def find(path: str | None = None) -> tuple[Path, str]:
     """
     too_old = ""
     for binary in _candidates(path):
-        number, version = parse_version(_version_text(binary))
+        number, version = parse_version(said(binary, "--version"))
         if number >= OLDEST:
             return binary, version
         if number:
@@ -119,14 +118,3 @@ def _bundled() -> Path | None:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError:
         return None
-
-
-def _version_text(binary: Path) -> str:
-    try:
-        # In a session of its own, so that Ctrl+C does not make it look like a server that says nothing.
-        shown = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, check=False, timeout=30, start_new_session=True
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return shown.stdout
