@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import yadtq.runners.crew
+import yadtq.runners.pace
 import yadtq.runners.process
 import yadtq.runners.staff
 from waiting import ManualClock
@@ -26,6 +27,7 @@ from yadtq.runners.staff import Plan
 from yadtq.runners.submits import Submits
 
 AHEAD = 3
+SLOW_MS = 20  # what waits behind such tasks is moved to a child with free slots
 LEASE_MS = 10_000
 SHARED = Plan(slots=2, least=2, most=2, max_tasks=9)
 SOLO = Plan(slots=1, least=0, most=3, spare=1, ahead_most=0)
@@ -33,9 +35,10 @@ SOLO = Plan(slots=1, least=0, most=3, spare=1, ahead_most=0)
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_waiting() -> Iterator[None]:
-    """Every turn looks, nothing is stale until the test says so, and the next child starts without a pause."""
+    """Every turn looks, each frame is a measurement, nothing is stale until the test says so, starts need no pause."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yadtq.runners.crew, "TICK_S", 0.0)
+        patch.setattr(yadtq.runners.pace, "WINDOW_S", 0.0)
         patch.setattr(yadtq.runners.process, "STALE_S", 1e9)
         patch.setattr(yadtq.runners.staff, "BACKOFF_S", 0.0)
         patch.setattr(yadtq.runners.staff, "IDLE_S", 0.0)
@@ -57,6 +60,7 @@ class FakeProcess:
         self.waiting: dict[int, frames.Job] = {}
         self.running: dict[int, frames.Job] = {}
         self.unsaid: list[Outcome] = []
+        self.asked: list[int] = []  # to give back
         self.returned: set[int] = set()
         self._on_end: Callable[[], None] = lambda: None
         self._stream = opening.stream.dup()
@@ -92,6 +96,7 @@ class FakeProcess:
             case frames.Jobs(jobs):
                 self.waiting |= {job.number: job for job in jobs}
             case frames.Recall(numbers):
+                self.asked += numbers
                 back = [n for n in numbers if self.waiting.pop(n, None) is not None]
                 self.returned |= set(back)
                 self._say(frames.Returned(back))
@@ -109,11 +114,11 @@ class FakeProcess:
         self.running[job.number] = job
         return job.number, True
 
-    def end(self) -> None:
+    def end(self, ran_ms: int = SLOW_MS) -> None:
         """User code has returned; nobody has heard of it yet."""
         job = self.running.pop(next(iter(self.running)))
         self._seats.end(job.seat, job.number)
-        self.unsaid.append(Outcome(job.number, Ending.RETURNED, 1, 2, b"1"))
+        self.unsaid.append(Outcome(job.number, Ending.RETURNED, 1, 1 + ran_ms, b"1"))
 
     def say(self) -> list[int]:
         said, self.unsaid = self.unsaid, []
@@ -271,10 +276,10 @@ class Books(RuleBasedStateMachine):
             if child.alive and child.waiting and len(child.running) < child.slots:
                 self.enter(child)
 
-    @rule(at=st.integers(0, 9))
-    def end(self, at: int) -> None:
+    @rule(at=st.integers(0, 9), ran_ms=st.sampled_from([0, SLOW_MS]))
+    def end(self, at: int, ran_ms: int) -> None:
         if (child := self.pick(at, lambda child: child.running)) is not None:
-            child.end()
+            child.end(ran_ms)
 
     @rule(at=st.integers(0, 9))
     def work(self, at: int) -> None:

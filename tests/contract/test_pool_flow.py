@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from runner_app import lines
-from runner_bench import Bench, staged
+from runner_bench import Bench, Gate, staged
 
+import yadtq.runners.process
 from waiting import eventually
 from yadtq.attempt import Attempt, Ending
 from yadtq.runners.pace import Pace
@@ -92,6 +93,27 @@ def test_tasks_behind_held_slots_move_to_a_runner_that_becomes_idle(
         eventually(lambda: len(pool.pids) == 2)
         bench.all_of(behind, 3)
         assert not bench.recalled
+
+
+def test_what_waits_behind_a_held_slot_goes_to_a_sibling_with_a_free_one_before_anything_is_stale(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yadtq.runners.process, "STALE_S", 1e9)
+    monkeypatch.setattr(yadtq.runners.process, "SLOW_S", 0.0)
+    other = Gate(tmp_path / "other")
+    with bench.pool(runners=2, slots=1) as pool:
+        held = hold(bench, pool, 1)
+        freed = bench.attempt("wait", other.path)
+        pool.start([freed])
+        monkeypatch.setattr(Pace, "ahead", lambda *_: 500)
+        behind = bench.attempts(100, "whereabouts")
+        pool.start(behind)
+        other.open()
+        free = bench.outcome(freed).result
+        assert {outcome.result for outcome in bench.all_of(behind)} == {free}
+        assert not bench.recalled
+        bench.gate.open()
+        assert bench.all_of(held)[0].result != free
 
 
 def test_a_recall_of_what_lies_in_a_runner_is_answered_by_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
 from yadtq.errors import Fenced, SettingsError
 from yadtq.runners import frames
 from yadtq.runners.line import Line
+from yadtq.runners.moves import movable
 from yadtq.runners.process import Flight, RunnerProcess, Stage
 from yadtq.runners.protocol import OnEvent, Sink
 from yadtq.runners.spawn import Spawn
@@ -178,9 +179,9 @@ class Crew:
         child.flush()
         return [flight.attempt.number for flight in back]
 
-    def _redeal(self, child: RunnerProcess) -> None:
+    def _redeal(self, child: RunnerProcess, flights: Sequence[Flight]) -> None:
         """For another runner."""
-        self._line.return_to(flight.attempt for flight in child.recall(child.waiting))
+        self._line.return_to(flight.attempt for flight in child.recall(flights))
         child.flush()
 
     def _returned(self, flight: Flight) -> list[Event]:
@@ -217,6 +218,8 @@ class Crew:
         self._look()
         self._tend()
         with self._changed:
+            for child, flights in movable(self._children, time.monotonic()):
+                self._redeal(child, flights)
             back = self._deal()
             for child in self._children:
                 child.flush()
@@ -249,7 +252,7 @@ class Crew:
                     case frames.Hello(tasks):
                         self._served = True
                         if (old := self._staff.ready(child, tasks)) is not None:
-                            self._redeal(old)
+                            self._redeal(old, old.waiting)
             events += self._deal()
             self._changed.notify_all()
         self._tell(events)
@@ -278,7 +281,7 @@ class Crew:
             if not child.take(outcome.number).told:
                 events.append(Started(outcome.number))
             events.append(outcome)
-        child.counted(len(outcomes), time.monotonic())
+        child.counted(outcomes, time.monotonic())
         self._staff.backoff.reset()
         return events
 
@@ -324,13 +327,13 @@ class Crew:
                     child.end_silent()
             idle = any(child.room(now) > 0 for child in self._children)
             for child in [child for child in self._children if idle and child.stuck(now)]:
-                self._redeal(child)
+                self._redeal(child, child.waiting)
             worn = self._staff.worn(now)
             for child, _ in worn:
                 self._staff.replace(child)
             for child in self._staff.too_heavy(now):
                 self._staff.retire(child)
-                self._redeal(child)
+                self._redeal(child, child.waiting)
         self._tell(events)
         for child, why in worn:
             self._on_event("runner_replaced", f"runner {child.pid} {why}: it is replaced")

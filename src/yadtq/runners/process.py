@@ -19,7 +19,7 @@ from yadtq.attempt import Attempt, Ending, Outcome
 from yadtq.catalogue import Rules
 from yadtq.runners import frames
 from yadtq.runners.execution import now_ms
-from yadtq.runners.pace import STALE_S, Pace
+from yadtq.runners.pace import SLOW_S, STALE_S, Pace
 from yadtq.runners.seats import Seats, open_page
 from yadtq.runners.spawn import Opening, Process, Spawn
 
@@ -127,6 +127,18 @@ class RunnerProcess:
         oldest = next((flight for flight in self.flights.values() if not flight.told), None)
         return oldest is not None and now_mono - oldest.given_mono > STALE_S and not self._touched(oldest)
 
+    def free_slots(self, now_mono: float) -> int:
+        """How many more it would start at once."""
+        free = self._slots - len(self.flights)
+        return min(free, self.room(now_mono)) if free > 0 else 0
+
+    @property
+    def held(self) -> bool:
+        """What it was given beyond its slots waits for tasks that take long. The page is read only where they do."""
+        if len(self.flights) <= self._slots or self._pace.task_s < SLOW_S:
+            return False
+        return sum(map(self._runs, self.flights.values())) >= self._slots
+
     def give(self, attempt: Attempt, now_mono: float, lease: int) -> None:
         """lease: The number that the page has to bear when it starts."""
         flight = Flight(attempt, self._free.pop(), now_mono)
@@ -147,10 +159,11 @@ class RunnerProcess:
         for flight in back:
             self._out_bytes -= flight.size_bytes
         asked.difference_update(unsent)
-        if asked:
-            for number in asked:
-                self.flights[number].recalled = True
-            self._put(frames.frame_of(frames.Recall(list(asked))))
+        sent = [flight for flight in flights if flight.attempt.number in asked]  # in their order they come back
+        if sent:
+            for flight in sent:
+                flight.recalled = True
+            self._put(frames.frame_of(frames.Recall([flight.attempt.number for flight in sent])))
         return back
 
     def take(self, number: int) -> Flight:
@@ -160,9 +173,10 @@ class RunnerProcess:
         self._held_bytes -= flight.size_bytes
         return flight
 
-    def counted(self, count: int, now_mono: float) -> None:
-        self.finished += count
-        self._pace.finished(count, now_mono, idle=not self.flights)
+    def counted(self, outcomes: Sequence[Outcome], now_mono: float) -> None:
+        ran_ms = sum(outcome.finished_at_ms - outcome.started_at_ms for outcome in outcomes)
+        self.finished += len(outcomes)
+        self._pace.finished(len(outcomes), ran_ms / 1000, now_mono, idle=not self.flights)
 
     def idle_s(self, now_mono: float) -> float:
         """How long ago it finished something, or was started."""
