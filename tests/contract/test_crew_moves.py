@@ -1,29 +1,34 @@
 """What waits behind slow tasks moves to a child with free slots, and nothing else does."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from test_crew_books import AHEAD, SLOW_MS, Books, FakeProcess
+from test_crew_books import AHEAD, SHARED, SLOW_MS, Books, FakeProcess
 
 import yadtq.runners.crew
 import yadtq.runners.pace
 import yadtq.runners.process
 from yadtq.runners.pace import Pace
 
-SLOTS = Books.plan.slots
+SLOTS = SHARED.slots
+
+
+class BooksOfThree(Books):
+    plan = replace(SHARED, least=3, most=3)
 
 
 class Pair:
-    """Two children with all they may be given: their slots and AHEAD more."""
+    """Two children, or more, with all they may be given: their slots and AHEAD more."""
 
-    def __init__(self) -> None:
-        self.books = Books()
+    def __init__(self, books: Books) -> None:
+        self.books = books
         self.books.first()
-        self.busy, self.other = self.books.children
+        self.busy, self.other, *self.more = self.books.children
         for child in self.books.children:
             child.hello()
         self.turn()
-        self.books.give(2 * (SLOTS + AHEAD), 1)
+        self.books.give(len(self.books.children) * (SLOTS + AHEAD), 1)
         self.turn()
 
     def turn(self) -> None:
@@ -53,13 +58,18 @@ class Pair:
 
 
 @pytest.fixture
-def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+def kind() -> type[Books]:
+    return Books
+
+
+@pytest.fixture
+def pair(kind: type[Books], monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     """No tick comes, so what happens is what the messages of the children bring about."""
     monkeypatch.setattr(yadtq.runners.crew, "TICK_S", 1e9)
     monkeypatch.setattr(yadtq.runners.process, "STALE_S", 1e9)
     monkeypatch.setattr(yadtq.runners.pace, "WINDOW_S", 0.0)
     monkeypatch.setattr(Pace, "ahead", lambda *_: AHEAD)
-    pair = Pair()
+    pair = Pair(kind())
     yield pair
     pair.books.teardown()
 
@@ -85,6 +95,16 @@ def test_no_more_goes_than_there_are_free_slots_and_those_that_would_start_last(
     assert list(pair.other.waiting) == [last]
 
 
+@pytest.mark.parametrize("kind", [BooksOfThree])
+def test_a_free_slot_is_for_one_attempt_though_two_children_are_busy(pair: Pair) -> None:
+    (third,) = pair.more
+    pair.finish(third, 1, SLOW_MS)
+    _, last = pair.lull(left=1)
+    assert len(third.waiting) == len(pair.busy.waiting)
+    pair.turn()
+    assert pair.busy.asked + third.asked == [last]
+
+
 def test_what_is_on_its_way_back_is_not_asked_for_twice_over(pair: Pair) -> None:
     first, last = pair.lull(left=1)
     for _ in range(4):  # the busy child does not get to read
@@ -101,6 +121,19 @@ def test_a_slot_that_becomes_free_meanwhile_gets_another_one(pair: Pair) -> None
     pair.finish(pair.other, 1, SLOW_MS)
     pair.turn()
     assert pair.busy.asked == [last, first], "each of them once"
+
+
+def test_what_waits_for_any_child_has_the_first_claim_on_a_free_slot(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.lull(left=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(yadtq.runners.process, "HELD_BYTES", -1)  # too much lies before every child
+        pair.turn()
+        pair.books.give(1, 1)
+    pair.turn()
+    assert pair.other.waiting
+    assert not pair.busy.asked
 
 
 def test_what_runs_is_not_asked_for(pair: Pair) -> None:

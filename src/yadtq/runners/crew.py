@@ -218,7 +218,7 @@ class Crew:
         self._look()
         self._tend()
         with self._changed:
-            for child, flights in movable(self._children, time.monotonic()):
+            for child, flights in movable(self._children, len(self._line), time.monotonic()):
                 self._redeal(child, flights)
             back = self._deal()
             for child in self._children:

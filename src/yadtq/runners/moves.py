@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from yadtq.runners.process import Flight, RunnerProcess
 
 
-def movable(children: Sequence[RunnerProcess], now_mono: float) -> list[tuple[RunnerProcess, list[Flight]]]:
+def movable(
+    children: Sequence[RunnerProcess], in_line: int, now_mono: float
+) -> list[tuple[RunnerProcess, list[Flight]]]:
     """The attempts to ask back from each child, for the free slots of the others: those that would start last.
 
-    Where slots are free the line is empty: what waits there is dealt whenever a slot may have become free.
-
     Cost: Asked after every frame. Two numbers a child, unless one has free slots and tasks take long in another.
+
+    Args:
+        in_line: How many wait for any child: the free slots are theirs first.
     """
-    free = sum(child.free_slots(now_mono) for child in children)
-    holders = [child for child in children if child.held] if free else []
+    free = sum(child.free_slots(now_mono) for child in children) - in_line
+    holders = [child for child in children if child.held] if free > 0 else []
     if not holders:
         return []
     free -= sum(flight.recalled for child in children for flight in child.waiting)  # for these, or for the engine
