@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from waiting import eventually
 from yadtq.broker import Broker, Message, Record, Report, Start, TopicPartition
+from yadtq.broker.kafka import properties
 from yadtq.offsets import Position
 from yadtq.settings import GroupProtocol
 
 SESSION_MS = 6_000
+HEARTBEAT_MS = 100  # a member hears of a rebalance by its next one, and most of these tests begin with a rebalance
 Told = tuple["Member", str, TopicPartition]
 
 
@@ -57,6 +61,12 @@ class BrokerBench:
         self.broker.close()
 
 
+def hasty(group: str, protocol: GroupProtocol, session_ms: int, really: Any = properties.member) -> dict[str, Any]:
+    """A member as it is, but for its heartbeat, where that is its own to choose."""
+    config: dict[str, Any] = really(group, protocol, session_ms)
+    return {**config, "heartbeat.interval.ms": HEARTBEAT_MS} if protocol == "classic" else config
+
+
 class Member:
     """A consumer and its listener. The test's thread owns all of them and polls them in turn."""
 
@@ -66,7 +76,9 @@ class Member:
         self.records: list[Record] = []
         self._told = bench.told
         self._closed = False
-        self.consumer = broker.consumer(bench.topic, group, self, SESSION_MS, protocol=bench.protocol, start=start)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(properties, "member", hasty)
+            self.consumer = broker.consumer(bench.topic, group, self, SESSION_MS, protocol=bench.protocol, start=start)
 
     def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
         assert not self.owned.keys() & partitions.keys()
