@@ -35,36 +35,43 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_its_partitions_move_and_nothing_runs_twice(
-    proxy: Proxy, own_services: Services, prefix: str, tmp_path: Path
-) -> None:
-    with Stage(own_services.kafka, own_services.redis, prefix, tmp_path) as stage:
-        stage.create(partitions=2)
-        cut_off = stage.worker("cut-off", "--runners", "1", "--kafka", proxy.address)
-        other = stage.worker("other", "--runners", "1")
-        for name in ("cut-off", "other"):
-            stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
-        with stage.observed():
-            stage.submit(*((name, "nap", 2.0) for name in RUNNING))
-            firsts = {name: stage.until_running(name) for name in RUNNING}
-            moved = stage.partitions_of("cut-off")[0]
-            proxy.cut()
-            cut_s = time.time()
-            stage.submit(*((name, "nap", 0.1) for name in MEANWHILE))
-            assert set(stage.until_final([*RUNNING, *MEANWHILE]).values()) == {State.SUCCESS}
-            other.says(f"assigned partition {moved}")
-            assert time.time() - cut_s < TAKEN_OVER_S
-            cut_off.says(f"lost partition {moved}")
-            stage.until(lambda: stage.partitions_of("cut-off") == ())  # by its next beat
-            proxy.heal()
-            stage.until(lambda: len(stage.partitions_of("cut-off")) == 1, TAKEN_OVER_S)
-            stage.submit(*((name, "nap", 0.1) for name in LATER))
-            assert set(stage.until_final(LATER).values()) == {State.SUCCESS}
-            stage.until_drained()
-        for worker in (cut_off, other):
-            worker.interrupt()
-            worker.leaves(0)
-        account = stage.account().check(duplicated=set())
-        assert {run.pid for run in account.runs if run.task_id in RUNNING} == {run.pid for run in firsts.values()}
-        assert {account.outcomes[name][0].worker for name in LATER} == {"cut-off", "other"}
-        assert not cut_off.said("reborn"), "its beats go to Redis, and Redis was there"
+@pytest.fixture
+def stage(proxy: Proxy, prefix: str, tmp_path: Path) -> Iterator[Stage]:
+    """A queue on a Kafka that was started with the other listener."""
+    with (
+        Services.started(tmp_path / "services") as services,
+        Stage(services.kafka, services.redis, prefix, tmp_path) as stage,
+    ):
+        yield stage
+
+
+def test_its_partitions_move_and_nothing_runs_twice(proxy: Proxy, stage: Stage) -> None:
+    stage.create(partitions=2)
+    cut_off = stage.worker("cut-off", "--runners", "1", "--kafka", proxy.address)
+    other = stage.worker("other", "--runners", "1")
+    for name in ("cut-off", "other"):
+        stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
+    with stage.observed():
+        stage.submit(*((name, "nap", 2.0) for name in RUNNING))
+        firsts = {name: stage.until_running(name) for name in RUNNING}
+        moved = stage.partitions_of("cut-off")[0]
+        proxy.cut()
+        cut_s = time.time()
+        stage.submit(*((name, "nap", 0.1) for name in MEANWHILE))
+        assert set(stage.until_final([*RUNNING, *MEANWHILE]).values()) == {State.SUCCESS}
+        other.says(f"assigned partition {moved}")
+        assert time.time() - cut_s < TAKEN_OVER_S
+        cut_off.says(f"lost partition {moved}")
+        stage.until(lambda: stage.partitions_of("cut-off") == ())  # by its next beat
+        proxy.heal()
+        stage.until(lambda: len(stage.partitions_of("cut-off")) == 1, TAKEN_OVER_S)
+        stage.submit(*((name, "nap", 0.1) for name in LATER))
+        assert set(stage.until_final(LATER).values()) == {State.SUCCESS}
+        stage.until_drained()
+    for worker in (cut_off, other):
+        worker.interrupt()
+        worker.leaves(0)
+    account = stage.account().check(duplicated=set())
+    assert {run.pid for run in account.runs if run.task_id in RUNNING} == {run.pid for run in firsts.values()}
+    assert {account.outcomes[name][0].worker for name in LATER} == {"cut-off", "other"}
+    assert not cut_off.said("reborn"), "its beats go to Redis, and Redis was there"
