@@ -23,7 +23,7 @@ from yadtq import codec
 from yadtq.broker import Broker, Flight, Message, Report, ensure_topic
 from yadtq.delayed import delayed
 from yadtq.envelope import Envelope
-from yadtq.errors import InvalidOptions, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
+from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
 from yadtq.layout import DEAD_CONFIG, DELAYED_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
 from yadtq.ledger import Ledger, NewTask
 from yadtq.task import Call
@@ -37,7 +37,9 @@ REPORT_S = 30.0  # longer than the client tries, so that its own verdict comes f
 PARTITIONS_FRESH_S = 30.0
 PATIENCE_S = 0.05  # a group with a partition that does not answer holds up the next one no longer
 LATE_QUEUED_S = 60.0  # a QUEUED write later than this could meet a record that came and expired
-WARN_AGAIN_S = 5.0  # between two warnings that QUEUED records are late: not one for each submit
+WARN_AGAIN_S = 5.0  # between two warnings that a store does not answer: not one for each submit
+UNREACHED_S = 10.0  # how long a submit waits for a Kafka that it cannot ask for the queue
+UNREACHED_AGAIN_S = 0.5
 WORTH = 250  # tasks of a large group that are written while the others are on their way: Kafka and Redis side by side
 
 
@@ -176,7 +178,7 @@ class Publisher:
         self._limit_bytes = limit_bytes
         self._sender = broker.sender()
         self._together = Together(self._send, self._finish)
-        self._warned_mono = -math.inf  # when it was last told that QUEUED records are late
+        self._warned_mono = -math.inf  # when it was last told that a store does not answer
         self._queues: dict[str, QueueTopics] = {}
         self._turns: dict[str, tuple[int, float]] = {}  # partitions of a topic, and until when that is fresh
         # Many short-lived clients must not all begin at partition 0.
@@ -262,11 +264,29 @@ class Publisher:
         """The next partition in turn; with a key the key decides."""
         count, fresh_until = self._turns.get(topics.tasks, (0, 0.0))
         if time.monotonic() > fresh_until:
-            found = self._broker.partitions()
-            whole = topics.tasks in found and topics.delayed in found
-            count = found[topics.tasks] if whole else ensure_queue(self._broker, topics, DEFAULT_PARTITIONS)
+            count = self._count(topics)
             self._turns[topics.tasks] = count, time.monotonic() + PARTITIONS_FRESH_S
         return None if key is not None else next(self._counter) % count
+
+    def _count(self, topics: QueueTopics) -> int:
+        """How many partitions a queue has. A Kafka that does not answer may be starting, so it is asked for a while."""
+        until_mono = time.monotonic() + UNREACHED_S
+        while True:
+            try:
+                found = self._broker.partitions()
+                whole = topics.tasks in found and topics.delayed in found
+                return found[topics.tasks] if whole else ensure_queue(self._broker, topics, DEFAULT_PARTITIONS)
+            except BrokerUnavailable as error:
+                if time.monotonic() >= until_mono:
+                    raise
+                self._warn("nothing is published yet, trying again: %s", error)
+                time.sleep(UNREACHED_AGAIN_S)
+
+    def _warn(self, text: str, error: Exception) -> None:
+        now = time.monotonic()
+        if now - self._warned_mono >= WARN_AGAIN_S:
+            self._warned_mono = now
+            log.warning(text, error)
 
     def _send(self, members: list[Sent]) -> Group:
         """A group's turn: until Kafka has it, or enough of it for a first write."""
@@ -309,10 +329,7 @@ class Publisher:
                 self._ledger.queued(new)
                 return
         except LedgerUnavailable as error:
-            now = time.monotonic()
-            if now - self._warned_mono >= WARN_AGAIN_S:
-                self._warned_mono = now
-                log.warning("task(s) are published; their QUEUED record is late: %s", error)
+            self._warn("task(s) are published; their QUEUED record is late: %s", error)
         group.unrecorded = True  # so the rest is not tried: each try may take seconds
         self.unrecorded.update([task.task_id for task in new])
 

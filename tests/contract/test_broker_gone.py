@@ -1,6 +1,8 @@
 """What each broker does when it is not there, and when a session runs out. Each has its own way to bring that about."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -12,6 +14,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from waiting import eventually
 from yadtq.broker import Message, Report, connect
 from yadtq.broker.kafka import KafkaBroker
+from yadtq.broker.kafka.admin import FIRST_S
 from yadtq.broker.kafka.producer import KafkaProducer
 from yadtq.broker.kafka.sender import KafkaSender
 from yadtq.broker.memory import MemoryBroker
@@ -45,6 +48,33 @@ def test_a_kafka_that_is_not_there_is_unavailable_and_named(question: str, monke
     with pytest.raises(BrokerUnavailable, match=r"user:\*\*\*@k1"):
         getattr(broker, question)(*ARGUMENTS[question])
     broker.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1:1", "Connection refused"), ("nowhere.invalid:9092", "Failed to resolve")]
+)
+def test_an_address_at_which_nobody_is_is_told_soon_and_with_the_reason(
+    address: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yadtq.broker.kafka.cluster.ANSWER_S", 120.0)
+    broker = KafkaBroker({"bootstrap.servers": address}, "the-kafka")
+    began_mono = time.monotonic()
+    for _ in range(2):  # the second by a client of its own
+        with pytest.raises(BrokerUnavailable, match=f"^Kafka at the-kafka does not answer: .*{reason}"):
+            broker.partitions()
+    assert time.monotonic() - began_mono < 60
+    broker.close()
+
+
+def test_a_kafka_that_takes_connections_and_is_slow_is_given_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yadtq.broker.kafka.cluster.ANSWER_S", FIRST_S + 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        broker = KafkaBroker({"bootstrap.servers": f"127.0.0.1:{silent.getsockname()[1]}"}, "the-kafka")
+        began_mono = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match="the-kafka does not answer"):
+            broker.partitions()
+        assert time.monotonic() - began_mono > FIRST_S + 0.4
+        broker.close()
 
 
 @pytest.fixture

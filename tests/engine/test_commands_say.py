@@ -15,15 +15,16 @@ from yadtq.app import App
 from yadtq.attempt import Attempt
 from yadtq.broker.memory import MemoryBroker
 from yadtq.classic import producer
+from yadtq.classic.console import Console
 from yadtq.classic.heartbeats import _line
 from yadtq.cli import build
 from yadtq.cli.worker import SHOWN, show
 from yadtq.dev import services
-from yadtq.errors import InvalidOptions, LedgerUnavailable, ServiceError
+from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, ServiceError
 from yadtq.ledger import WorkerRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.task import Call, Task
-from yadtq.telemetry import Event
+from yadtq.telemetry import Event, Telemetry
 from yadtq.within import Running
 
 
@@ -116,6 +117,49 @@ def test_a_task_is_refused_an_empty_id_for_what_it_submits(nothing: Task[[], Non
     attempt = Attempt(1, "parent", "nothing", b"[]", b"{}", 1, "fence")
     Running(attempt, port).publish([Call("nothing", b"[]", b"{}", nothing.using(task_id="").options)])
     assert sent == [""]  # the worker refuses it, as everywhere
+
+
+class Starting(MemoryBroker):
+    """Does not answer the first questions."""
+
+    def __init__(self, unanswered: int) -> None:
+        super().__init__()
+        self.unanswered = unanswered
+
+    def check(self) -> None:
+        if self.unanswered:
+            self.unanswered -= 1
+            raise BrokerUnavailable("Kafka does not answer: Connection refused")
+
+
+def test_a_submit_waits_for_a_kafka_that_starts_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(publisher, "UNREACHED_AGAIN_S", 0.0)
+    monkeypatch.setattr(publisher, "UNREACHED_S", math.inf)
+    app = App("q", broker=Starting(3), ledger=MemoryLedger())
+    app.task(name="add")(lambda: None).submit()
+    assert [record.getMessage() for record in caplog.records] == [
+        "nothing is published yet, trying again: Kafka does not answer: Connection refused"
+    ]
+    monkeypatch.setattr(publisher, "UNREACHED_S", 0.0)
+    app = App("q", broker=Starting(1), ledger=MemoryLedger())
+    with pytest.raises(BrokerUnavailable, match="Connection refused"):
+        app.task(name="add")(lambda: None).submit()
+
+
+def test_the_producer_says_once_that_kafka_does_not_answer_and_that_it_does(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(producer, "AGAIN_S", 0.0)
+    console, telemetry = Console("producer"), Telemetry()
+    telemetry.listen(lambda event: producer._show(console, event))
+    lines = producer.LineProducer(App("q", broker=Starting(3), ledger=MemoryLedger()), "q", "g", console, telemetry)
+    lines.open(1)
+    assert [line.split(": ", 1)[1] for line in capfd.readouterr().out.splitlines()] == [
+        "Kafka does not answer: Connection refused; trying again",
+        "Kafka answers again",
+    ]
 
 
 @pytest.mark.parametrize(("again_s", "warnings"), [(math.inf, 1), (0.0, 3)])

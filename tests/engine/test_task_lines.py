@@ -13,6 +13,7 @@ from yadtq.classic.console import Console
 from yadtq.classic.lines import BOM, LINE_BYTES, Line, read_lines
 from yadtq.classic.producer import LineProducer
 from yadtq.ledger.memory import MemoryLedger
+from yadtq.telemetry import Telemetry
 
 Publish = Callable[[bytes], tuple[list[str], bool]]
 GOOD = {"task_id": "1", "task_type": "add", "task_args": [1, 2], "task_tries": 0}
@@ -37,7 +38,9 @@ def published(opened: Callable[[bytes], int]) -> Publish:
 
     def publish(data: bytes) -> tuple[list[str], bool]:
         broker = MemoryBroker()
-        lines = LineProducer(App("q", broker=broker, ledger=MemoryLedger()), "q", "workers", Console("producer"))
+        lines = LineProducer(
+            App("q", broker=broker, ledger=MemoryLedger()), "q", "workers", Console("producer"), Telemetry()
+        )
         lines.open(1)
         ended = lines.publish_all(opened(data))
         return [json.loads(record.value)["task_id"] for record in broker.logs["q"][0]], ended

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     app = App("tasks", settings=addresses(args))
     signal.signal(signal.SIGTERM, _interrupt)
     producing = Producing(app.ledger, app.layout.queue(args.topic).tasks, uuid.uuid4().hex[:12], telemetry)
-    producer = LineProducer(app, args.topic, app.layout.group(args.group), console)
+    producer = LineProducer(app, args.topic, app.layout.group(args.group), console, telemetry)
     try:
         producer.open(args.partitions)
         producing.open()
@@ -78,11 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 class LineProducer:
     """Lines to records, batch by batch: batches grow when lines come fast; a line that comes alone goes alone."""
 
-    def __init__(self, app: App, topic: str, group: str, console: Console) -> None:
+    def __init__(self, app: App, topic: str, group: str, console: Console, telemetry: Telemetry) -> None:
         self._app = app
         self._topic = topic
         self._group = group
         self._console = console
+        self._telemetry = telemetry
         self._tally = Tally()
         self._publisher = Publisher(app.broker, app.ledger, app.layout, app.settings.max_task_bytes, first_turn=0)
 
@@ -97,8 +98,9 @@ class LineProducer:
                 found = ensure_queue(self._app.broker, self._app.layout.queue(self._topic), partitions)
                 break
             except BrokerUnavailable as error:
-                self._console.say(f"{error}; trying again")
+                self._telemetry.failed("Kafka", error)
                 time.sleep(AGAIN_S)
+        self._telemetry.answered("Kafka")
         if found != partitions:
             self._console.say(f"topic {self._topic} exists with {found} partitions, not {partitions}; {found} are used")
 
@@ -158,9 +160,10 @@ class LineProducer:
             try:
                 sent = self._publisher.publish(calls)
             except BrokerUnavailable as error:
-                self._console.say(f"{error}; trying again")
+                self._telemetry.failed("Kafka", error)
                 time.sleep(AGAIN_S)
                 continue
+            self._telemetry.answered("Kafka")
             calls = self._take(calls, sent)
 
     def _take(self, calls: list[Call], sent: Sent) -> list[Call]:
@@ -196,8 +199,11 @@ class LineProducer:
                     left = unfinished(self._app.broker, topic, self._group)
                     left += waiting(self._app.ledger, self._app.broker, topic)
                     self._console.say(f"{left} task(s) are not done yet; is a consumer running?")
-            except (BrokerUnavailable, LedgerUnavailable) as error:
-                self._console.say(f"{error}; trying again")
+                self._telemetry.answered("Kafka")
+            except BrokerUnavailable as error:
+                self._telemetry.failed("Kafka", error)
+            except LedgerUnavailable as error:
+                self._telemetry.failed("Redis", error)
             time.sleep(AGAIN_S / 2)
         self._console.say(f"the queue has ended: {self.counts}; {self._endings()}")
         return 0
@@ -213,7 +219,7 @@ class LineProducer:
 
 def _show(console: Console, event: Event) -> None:
     if event.kind in ("unavailable", "available"):
-        console.say(event.detail if event.kind == "unavailable" else f"{event.detail} answers again")
+        console.say(f"{event.detail}; trying again" if event.kind == "unavailable" else f"{event.detail} answers again")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

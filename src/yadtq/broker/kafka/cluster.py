@@ -12,9 +12,10 @@ from typing import Any
 
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import ClusterMetadata, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
 from yadtq.broker.kafka import properties
+from yadtq.broker.kafka.admin import Admin
 from yadtq.broker.kafka.consumer import KafkaConsumer
 from yadtq.broker.kafka.producer import KafkaProducer
 from yadtq.broker.kafka.properties import ANSWER_S, client_log
@@ -36,7 +37,7 @@ class KafkaBroker:
         self._config: dict[str, Any] = {**properties.CLIENT, **config}
         self._shown = shown
         self._lock = threading.Lock()
-        self._admin: AdminClient | None = None
+        self._admin: Admin | None = None
         self._asking = threading.Lock()
         self._onlookers: dict[str, ck.Consumer] = {}
 
@@ -67,18 +68,26 @@ class KafkaBroker:
         return KafkaReader({**self._config, **properties.READER, "group.id": f"yadtq-reader-{uuid.uuid4().hex}"})
 
     def partitions(self) -> dict[str, int]:
-        try:
-            topics = self._client().list_topics(timeout=ANSWER_S).topics
-        except KafkaException as error:
-            raise self._unavailable(error) from error
+        topics = self._metadata().topics
         return {name: len(topic.partitions) for name, topic in topics.items() if not name.startswith("__")}
 
-    def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
+    def _metadata(self) -> ClusterMetadata:
+        admin = self._asked()
         try:
-            brokers = len(self._client().list_topics(timeout=ANSWER_S).brokers)
+            return admin.topics(ANSWER_S)
+        except KafkaException as error:
+            with self._lock:
+                if self._admin is admin:
+                    self._admin = None
+            raise self._unavailable(error, admin.problem) from error
+
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str]) -> bool:
+        brokers = len(self._metadata().brokers)
+        admin = self._asked()
+        try:
             full = {**config, "min.insync.replicas": "2"} if brokers >= 3 else dict(config)
             topic = NewTopic(name, partitions, replication_factor=min(3, brokers), config=full)
-            self._client().create_topics([topic])[name].result(ANSWER_S)
+            admin.client.create_topics([topic])[name].result(ANSWER_S)
         except (KafkaException, TimeoutError) as error:
             if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise self._unavailable(error) from error
@@ -88,8 +97,9 @@ class KafkaBroker:
         return True
 
     def grow_topic(self, name: str, partitions: int) -> int:
+        admin = self._asked()
         try:
-            self._client().create_partitions([NewPartitions(name, partitions)])[name].result(ANSWER_S)
+            admin.client.create_partitions([NewPartitions(name, partitions)])[name].result(ANSWER_S)
         except (KafkaException, TimeoutError) as error:
             if _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise BrokerUnavailable(f"Kafka at {self._shown} has no topic {name!r}") from error
@@ -125,8 +135,9 @@ class KafkaBroker:
     def _list_offsets(self, wanted: list[ck.TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
         if not wanted:
             return {}
+        admin = self._asked()
         try:
-            futures = self._client().list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S)
+            futures = admin.client.list_offsets(dict.fromkeys(wanted, spec), request_timeout=ANSWER_S)
             return {where_of(at): f.result(ANSWER_S).offset for at, f in futures.items()}
         except (KafkaException, TimeoutError) as error:
             raise self._unavailable(error) from error
@@ -172,10 +183,11 @@ class KafkaBroker:
 
     def _setting(self, kind: ResourceType, name: str | None, key: str) -> str | None:
         """A setting of a group or of a broker; None where we may not ask, or it is not known there."""
+        name = name or str(next(iter(self._metadata().brokers)))
+        admin = self._asked()
         try:
-            name = name or str(next(iter(self._client().list_topics(timeout=ANSWER_S).brokers)))
             resource = ConfigResource(kind, name)
-            entries = self._client().describe_configs([resource], request_timeout=ANSWER_S)[resource].result(ANSWER_S)
+            entries = admin.client.describe_configs([resource], request_timeout=ANSWER_S)[resource].result(ANSWER_S)
         except (KafkaException, TimeoutError) as error:
             code = _code(error)
             if code is None or code in UNREACHABLE:
@@ -191,14 +203,15 @@ class KafkaBroker:
             while self._onlookers:
                 self._onlookers.popitem()[1].close()
 
-    def _client(self) -> AdminClient:
+    def _asked(self) -> Admin:
+        """The client to ask. Keep it until it has answered: another thread may give it up."""
         with self._lock:
             if self._admin is None:
-                self._admin = AdminClient(self._config, logger=client_log)
+                self._admin = Admin(self._config)
             return self._admin
 
-    def _unavailable(self, error: Exception) -> BrokerUnavailable:
-        reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
+    def _unavailable(self, error: Exception, problem: str = "") -> BrokerUnavailable:
+        reason = problem or (error.args[0].str() if isinstance(error, KafkaException) else "no answer in time")
         return BrokerUnavailable(f"Kafka at {self._shown} does not answer: {reason}. Is it running? `yadtq status`")
 
 
