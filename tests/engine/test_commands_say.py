@@ -18,14 +18,16 @@ from yadtq.classic import producer
 from yadtq.classic.console import Console
 from yadtq.classic.heartbeats import _line
 from yadtq.cli import build
-from yadtq.cli.worker import SHOWN, show
+from yadtq.cli.worker import SHOWN, WARNED, show
 from yadtq.dev import services
 from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, ServiceError
 from yadtq.ledger import WorkerRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.task import Call, Task
-from yadtq.telemetry import Event, Telemetry
+from yadtq.telemetry import EVENTS, Event, Telemetry
 from yadtq.within import Running
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("number", ["0", "1001", "x", "²", "-1"])
@@ -87,6 +89,22 @@ def test_a_line_of_the_log_has_the_fields_that_apply(caplog: pytest.LogCaptureFi
         "overdue 30 s of grace",
     ]
     assert "failed" in SHOWN
+
+
+def test_what_somebody_should_look_at_is_a_warning_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "yadtq"):
+        for kind in ("unavailable", "runner_died", "available", "runner_started", "failed"):
+            show(Event(kind))
+    assert [(record.getMessage(), record.levelname) for record in caplog.records] == [
+        ("unavailable", "WARNING"),
+        ("runner_died", "WARNING"),
+        ("available", "INFO"),
+        ("runner_started", "INFO"),
+        ("failed", "INFO"),
+    ]
+    assert set(EVENTS) >= SHOWN
+    documented = (ROOT / "docs/configuration.md").read_text().split("level WARNING:")[1].split(";")[0]
+    assert {word.strip("` ,\n") for word in documented.split()} == WARNED
 
 
 @pytest.fixture

@@ -23,25 +23,20 @@ log = logging.getLogger("yadtq")
 
 Order = Literal["unordered", "key", "partition"]
 GroupProtocol = Literal["classic", "consumer"]
-SHOWN = {
-    "health",
-    "recovery_bound",
-    "assigned",
-    "revoked",
+# What somebody should look at. That a task ended FAILED is its own affair, and so is the retry of it.
+WARNED = {
     "lost",
-    "failed",
     "reborn",
     "unavailable",
-    "available",
     "dead_lettered",
     "overdue",
     "not_left",
+    "minder_lost",
     "runner_died",
     "runner_failed",
-    "runner_replaced",
-    "minder_lost",
     "not_isolated",
 }
+SHOWN = WARNED | {"health", "recovery_bound", "assigned", "revoked", "failed", "available", "runner_replaced"}
 
 
 def register(app: typer.Typer) -> None:
@@ -138,7 +133,7 @@ def show(event: "Event") -> None:
         f"attempt {event.attempt}" if event.attempt else "",
         event.detail,
     ]
-    log.info("%s", " ".join(filter(None, words)))
+    log.log(logging.WARNING if event.kind in WARNED else logging.INFO, "%s", " ".join(filter(None, words)))
 
 
 @dataclass(frozen=True)
