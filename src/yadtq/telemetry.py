@@ -57,7 +57,7 @@ EVENTS = {
     "waiting_for_ledger": "Redis has lost what it knew of the queue; nothing starts until Kafka's outcomes are read in",
     "rebuilt": "the outcomes were read into a new life of the ledger; detail says how many records, and how long",
     "outcomes_read": "outcomes whose records had expired were read in again; detail says how many, and how long",
-    "unavailable": "a store does not answer; detail says which and why; told at once, then every 5 s or with the next try",
+    "unavailable": "a store does not answer; detail says which and why; told at once, then about every 5 s",
     "available": "the store answers again; detail is its name",
     "runner_started": "a child process is ready to run tasks",
     "runner_replaced": "a child process has run or holds too much, and another takes its place; detail says which",
