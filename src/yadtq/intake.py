@@ -6,6 +6,7 @@ loss). When the process dies, the next owner reads from the last commit on.
 """
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
@@ -26,23 +27,26 @@ HOST_BYTES = 64 * 1024 * 1024  # the same in bytes
 SLOW_S = (
     0.5  # a full host that is not half empty by then is slow: partitions that hold more than their share are paused
 )
-DOUBT_MS = 300_000  # clocks of submitters may be so far behind
+ALL = sys.maxsize  # offsets
 
 _numbers = itertools.count(1)
 
 
 class Assignment:
-    """One partition while this worker has it. Used by the intake and the engine, hence the lock."""
+    """One partition while this worker has it. Used by the intake and the engine, hence the lock.
 
-    def __init__(self, where: TopicPartition, position: Position, now_ms: int = 0) -> None:
+    Args:
+        doubted_below: The records before this offset may have ended long ago, if the group has committed nothing (R5).
+    """
+
+    def __init__(self, where: TopicPartition, position: Position, doubted_below: int = ALL) -> None:
         self.number = next(_numbers)
         self.where = where
         self.gone = False
         self.paused = False
         self.closed = 0  # completions since the last commit
         self.offset = position.offset  # what is committed
-        # R5: without a commit nobody knows what has ended; only what came after the assignment certainly has not.
-        self._doubted_before_ms = 0 if position.committed else now_ms + DOUBT_MS
+        self._doubted_below = 0 if position.committed else doubted_below
         self._tracker = Tracker(position.metadata, position.offset)
         self._held: dict[int, tuple[int, int]] = {}  # of what is unfinished: time in epoch ms, bytes
         self.unfinished = 0
@@ -73,7 +77,7 @@ class Assignment:
 
     def doubts(self, record: Record) -> bool:
         """Whether this record's task may have ended long ago, and its commit and its ledger record be forgotten."""
-        return record.timestamp_ms < self._doubted_before_ms
+        return record.offset < self._doubted_below
 
     @property
     def head(self) -> tuple[int, int] | None:
@@ -221,10 +225,19 @@ class Intake(Service):
 
     def assigned(self, partitions: Mapping[TopicPartition, Position]) -> None:
         self._telemetry.answered("Kafka")
+        ends = self._ends() if any(not position.committed for position in partitions.values()) else {}
         for where, position in partitions.items():
-            assignment = self.assignments[where] = Assignment(where, position, self._clock.now_ms())
+            assignment = self.assignments[where] = Assignment(where, position, ends.get(where, ALL))
             self._telemetry.tell(Event("assigned", where.partition, position.offset))
             self._on_assigned(assignment)
+
+    def _ends(self) -> Mapping[TopicPartition, int]:
+        """Where the partitions end now: what comes behind has certainly not ended before (R5), whatever clocks say."""
+        try:
+            return {where: end for where, (_, end) in self._broker.end_offsets(self._topic).items()}
+        except BrokerUnavailable as error:  # so everything is in doubt, which costs a reading of the outcomes
+            self._telemetry.failed("Kafka", error)
+            return {}
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         known = [where for where in partitions if where in self.assignments]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from unittest.mock import Mock
 
 import pytest
 from stage import Player, Stage
@@ -9,6 +10,7 @@ from stage import Player, Stage
 from yadtq.attempt import Ending
 from yadtq.broker import Message
 from yadtq.codec import Marker, OutcomeRecord, encode
+from yadtq.errors import BrokerUnavailable
 from yadtq.layout import HEADER_MARKER
 from yadtq.ledger import Errand, NewTask
 from yadtq.ledger.memory import MemoryLedger
@@ -338,6 +340,52 @@ def test_what_the_group_and_the_ledger_forgot_is_read_in_before_it_could_run(sta
     assert "outcomes_read" in heir.kinds()
     assert "rebuilt" not in heir.kinds()
     check(stage)
+
+
+def test_what_lay_there_at_the_assignment_may_have_ended_whatever_the_clocks_say(stage: Stage) -> None:
+    """R5: the submitter's clock is two hours ahead, so by their age these are young enough to have a record."""
+    stage.publish(*IDS, queued_at_ms=stage.clock.now_ms() + 7_200_000)
+    one = stage.player("one")
+    one.work(10)
+    played(stage, one, rounds=12)
+    check(stage)
+    one.crash()
+    stage.clock.turn(90_000_000)
+    stage.broker.offsets.clear()
+    assert stage.ledger.records(IDS) == [None] * 4
+    heir = stage.player("heir")
+    played(stage, heir, rounds=12)
+    assert heir.runner.history == []
+    assert "outcomes_read" in heir.kinds()
+    check(stage)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_what_comes_after_the_assignment_is_read_in_first_only_where_nobody_knows_that_it_did(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    stage.clock.turn(60_000_000)  # the reading of the opening counts no more
+    stage.publish("before", queued_at_ms=stage.clock.now_ms())
+    with monkeypatch.context() as patch:
+        if silent:
+            patch.setattr(stage.broker, "end_offsets", Mock(side_effect=BrokerUnavailable("Kafka does not answer")))
+        worker = stage.player("worker")
+        worker.rebuilds = False
+        worker.intake.turn(worker.consumer)
+    worker.turn(3)
+    assert worker.woken, "what was there before may have ended"
+    worker.rebuilds = True
+    played(stage, worker, rounds=12)
+    check(stage, ["before"])
+    stage.clock.turn(60_000_000)  # nor does this one
+    worker.heartbeat.turn()
+    worker.turn()
+    worker.heartbeat.turn()
+    worker.rebuilds = worker.woken = False
+    stage.publish("after", queued_at_ms=stage.clock.now_ms())
+    worker.work(3)
+    assert worker.woken == silent
+    assert (("after", 1) in worker.runner.history) != silent
 
 
 def test_a_rebuild_brings_back_what_is_young_and_the_old_is_read_when_it_is_asked_for(stage: Stage) -> None:
