@@ -227,22 +227,24 @@ def test_the_worker_goes_by_new_code_when_all_of_its_runners_have_it(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, told = Path("code_of_ours.py"), list[list[Rules]]()
+    code, told, ready_before = Path("code_of_ours.py"), list[list[Rules]](), list[int]()
+
+    def hear(tasks: list[Rules]) -> None:
+        ready_before.append(len(bench.said("runner_started")))
+        told.append(tasks)
+
     good = "import yadtq\napp = yadtq.App('q')\n@app.task\ndef one() -> int:\n    return 1\n"
     code.write_text(good)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    pool = leased(
-        PoolRunner("code_of_ours:app", 2, 1, bench.sink, LIMIT_BYTES, on_event=bench.note, on_tasks=told.append)
-    )
+    pool = leased(PoolRunner("code_of_ours:app", 2, 1, bench.sink, LIMIT_BYTES, on_event=bench.note, on_tasks=hear))
     try:
-        eventually(lambda: told)
+        eventually(lambda: len(told) == 2)  # the second runner too has read what is about to be changed
         assert [rules.name for rules in told[-1]] == ["one"]
         policy = "yadtq.RetryPolicy(base_s=2, cap_s=9, give_up_on=(KeyError,))"
         code.write_text(f"{good}@app.task(time_limit_s=7, retry={policy})\ndef two() -> int:\n    return 2\n")
-        before = len(told)
         pool.replace()
-        eventually(lambda: len(told) > before, 30)
-        assert len(bench.events) >= 4, "not before the last of them was ready"
+        eventually(lambda: len(told) > 2, 30)
+        assert ready_before == [0, 1, 3], "not before the last of them was ready"
         catalogue = Catalogue(told[-1])
         assert catalogue.names == ["one", "two"]
         two = catalogue.get("two")
