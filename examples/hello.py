@@ -2,7 +2,7 @@
 
 import yadtq
 
-app = yadtq.App("demo")
+app = yadtq.App("hello")
 
 
 @app.task

@@ -21,6 +21,7 @@ from yadtq import layout, settings
 from yadtq.app import App
 from yadtq.broker.memory import MemoryBroker
 from yadtq.cli import build
+from yadtq.dev import demo
 from yadtq.envelope import Envelope
 from yadtq.errors import SettingsError
 from yadtq.layout import Layout
@@ -72,6 +73,13 @@ def test_the_hello_world_is_the_same_everywhere() -> None:
     example = (ROOT / "examples" / "hello.py").read_text()
     missing = [line for line in in_package.splitlines() if line.strip() not in example]
     assert not missing
+
+
+def test_the_hello_world_and_the_demo_have_queues_of_their_own() -> None:
+    """Else a worker of the one would be given tasks of the other, and end them as unknown."""
+    named = re.search(r'yadtq\.App\("(.*)"\)', (ROOT / "examples" / "hello.py").read_text())
+    assert named is not None
+    assert named[1] != demo.QUEUE
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)

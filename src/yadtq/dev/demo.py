@@ -22,6 +22,7 @@ from yadtq.ledger import Ledger, TaskRecord
 from yadtq.settings import Settings
 from yadtq.states import State
 
+QUEUE = "demo"
 PARTITIONS = 4
 LOOK_S = 0.2
 ALL_S = 120.0
@@ -82,7 +83,7 @@ class Demo:
         self._ids: list[str] = []
         self._file = self._folder / "a_tasks.txt"
         self._write_tasks(number)
-        self.scene = Scene("demo", len(self._ids))
+        self.scene = Scene(QUEUE, len(self._ids))
         self._died_ms: int | None = None
         self._interrupted: list[str] = []
         self._lost: list[int] = []
@@ -115,13 +116,13 @@ class Demo:
         with Cast(self._folder, self._settings, dict(os.environ)) as cast:
             script = [sys.executable, "-u"]
             say = self._say
-            cast.start("monitor", [*script, str(self._root / "monitor_heartbeat.py"), "--topic", "demo"], say)
+            cast.start("monitor", [*script, str(self._root / "monitor_heartbeat.py"), "--topic", QUEUE], say)
             consumer = [*script, str(self._root / "consumer.py")]
-            cast.start(DOOMED, [*consumer, DOOMED, "demo", "--fail-after", "3"], say)
-            cast.start("worker-2", [*consumer, "worker-2", "demo", "--never-fail"], say)
-            cast.start("stand-by", [*script, str(self._root / "guarantee_consumer.py"), "stand-by", "demo"], say)
+            cast.start(DOOMED, [*consumer, DOOMED, QUEUE, "--fail-after", "3"], say)
+            cast.start("worker-2", [*consumer, "worker-2", QUEUE, "--never-fail"], say)
+            cast.start("stand-by", [*script, str(self._root / "guarantee_consumer.py"), "stand-by", QUEUE], say)
             self._wait_for_workers(cast)
-            producer = [*script, str(self._root / "producer.py"), "demo", str(PARTITIONS)]
+            producer = [*script, str(self._root / "producer.py"), QUEUE, str(PARTITIONS)]
             cast.pipe("producer", ["tail", "-n", "+1", "-f", str(self._file)], producer, say)
             deadline = time.monotonic() + ALL_S
             while any(player.exit_code is None for player in cast.players.values()):
