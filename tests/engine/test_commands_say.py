@@ -2,6 +2,8 @@
 
 import logging
 import math
+import re
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
@@ -20,7 +22,7 @@ from yadtq.classic.heartbeats import _line
 from yadtq.cli import build
 from yadtq.cli.worker import SHOWN, WARNED, show
 from yadtq.dev import services
-from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, ServiceError
+from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, ServiceError, SettingsError
 from yadtq.ledger import WorkerRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.task import Call, Task
@@ -42,6 +44,43 @@ def test_a_number_of_partitions_that_is_none_is_refused_in_a_short_line(
 
 def test_the_number_of_partitions_is_read() -> None:
     assert [producer._parser().parse_args(["tasks", text]).partitions for text in ("1", "1000")] == [1, 1000]
+
+
+IMPORTED = "from shop_of_test import prices\n"
+PRICES = "import json\n\n\ndef read():\n    json.loads('[')\n\n\nread()\n"
+
+
+@pytest.mark.parametrize(
+    ("app", "problem", "lines"),
+    [
+        ("import requets\n", "ModuleNotFoundError: No module named 'requets'", ["APP:1: import requets"]),
+        ("def f(:\n", r"SyntaxError: invalid syntax \(\w+.py, line 1\)", ["APP:1: def f(:"]),
+        ("import yadtq\nyadtq.Nothing\n", "AttributeError: .* no attribute 'Nothing'", ["APP:2: yadtq.Nothing"]),
+        (
+            IMPORTED,
+            "JSONDecodeError: .*",  # its own frames, of the standard library, are left out
+            [
+                "APP:1: from shop_of_test import prices",
+                "shop_of_test/prices.py:8: read()",
+                "shop_of_test/prices.py:5: json.loads('[')",
+            ],
+        ),
+    ],
+)
+def test_an_app_that_cannot_be_imported_is_told_by_the_users_own_lines(
+    app: str, problem: str, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    (tmp_path / "shop_of_test").mkdir()
+    (tmp_path / "shop_of_test/prices.py").write_text(PRICES)
+    (tmp_path / "app_of_test.py").write_text(app)
+    told = CliRunner().invoke(build(), ["worker", "app_of_test:app"])
+    assert isinstance(told.exception, SettingsError)  # one that `main` prints, with exit code 1
+    first, *rest = str(told.exception).splitlines()
+    assert re.fullmatch(f"module 'app_of_test' cannot be imported: {problem}", first)
+    assert rest == [f"  {line.replace('APP', 'app_of_test.py')}" for line in lines]
 
 
 @pytest.mark.parametrize("words", [["--partitions", "0"], ["--grace", "-1"]])

@@ -1,6 +1,7 @@
 """The command line `yadtq`: one module a noun, each registering its commands on the app that it is given.
 
-One invariant: an error that YADTQ raises on purpose ends as one line on stderr and exit code 1, never as a traceback.
+One invariant: an error that YADTQ raises on purpose ends as a short text on stderr and exit code 1, and never as
+a traceback.
 
 Modules load what they need inside their commands, so that `yadtq --help` stays quick.
 """
