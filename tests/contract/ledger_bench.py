@@ -67,7 +67,7 @@ class Bench:
         return next(worker for worker in self.ledger.workers(allowed_ms) if worker.name == name)
 
     def wish(self, task_id: str = "t", **changes: Any) -> Claim:
-        wish = {
+        wish: dict[str, Any] = {
             "task_id": task_id,
             "token": f"token-{next(self._numbers)}",
             "task_type": "add",

@@ -16,7 +16,7 @@ def start_and_end(seats: Seats, seat: int, number: int) -> None:
 def __getattr__(name: str) -> App:
     match name:
         case "hasty":  # its page says that user code has come back when it has only begun
-            Seats.start = start_and_end  # type: ignore[method-assign]
+            Seats.start = start_and_end  # type: ignore[assignment, method-assign]
         case "careless":  # it does not look at the lease
             Seats.allows = lambda *_: True  # type: ignore[method-assign]
         case _:

@@ -90,6 +90,9 @@ class Bench:
     def said(self, kind: str) -> list[str]:
         return [text for kind_of, text in self.events if kind_of == kind]
 
+    def has_said(self, kind: str, times: int) -> bool:
+        return len(self.said(kind)) == times
+
     def attempt(self, task: str, *args: object) -> Attempt:
         return self.raw(task, json.dumps(args).encode())
 
@@ -107,7 +110,8 @@ class Bench:
         return [self.attempt(task, *args) for _ in range(count)]
 
     def outcome(self, attempt: Attempt, timeout_s: float = 30) -> Outcome:
-        return eventually(lambda: self.outcomes.get(attempt.number), timeout_s)
+        eventually(lambda: attempt.number in self.outcomes, timeout_s)
+        return self.outcomes[attempt.number]
 
     def run(self, runner: Runner, attempt: Attempt) -> Outcome:
         runner.start([attempt])

@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from broker_bench import BrokerBench
@@ -18,7 +19,12 @@ def read(bench: BrokerBench, starts: dict[int, int], count: int) -> list[Record]
     reader = bench.broker.reader()
     reader.watch({bench.at(partition): offset for partition, offset in starts.items()})
     records: list[Record] = []
-    eventually(lambda: records.extend(reader.poll(0.05, 500)) or len(records) >= count, 30)
+
+    def all_read() -> bool:
+        records.extend(reader.poll(0.05, 500))
+        return len(records) >= count
+
+    eventually(all_read, 30)
     reader.close()
     assert len(records) == count
     return records
@@ -151,7 +157,7 @@ def test_a_message_to_an_unknown_partition_is_refused(broker: BrokerBench) -> No
 
 def test_a_closed_producer_has_sent_everything(broker: BrokerBench) -> None:
     broker.create()
-    producer, reports = broker.broker.producer(), []
+    producer, reports = broker.broker.producer(), list[Report]()
     for _ in range(100):
         producer.produce(Message(broker.topic, b"x"), reports.append)
     assert producer.close(30) == 0
@@ -163,7 +169,7 @@ def test_of_a_batch_every_report_comes_once_with_its_tag(broker: BrokerBench) ->
     pairs: list[tuple[str, Report]] = []
     for batch in range(10):
         messages = [Message(broker.topic, b"%d" % at, partition=at % 2) for at in range(batch * 200, batch * 200 + 200)]
-        tags = [message.value.decode() for message in messages]
+        tags = [(message.value or b"").decode() for message in messages]
         broker.producer.produce_batch(messages, tags, pairs.extend)
     eventually(lambda: len(pairs) >= 2_000, 30)
     assert sorted(int(tag) for tag, _ in pairs) == list(range(2_000))
@@ -227,10 +233,11 @@ def test_a_callback_that_fails_keeps_no_report_from_others(
     def fails(_: object) -> None:
         raise ZeroDivisionError
 
-    for send in (
+    sends: list[Callable[[], None]] = [
         lambda: broker.producer.produce(Message(broker.topic, b"x"), fails),
         lambda: broker.producer.produce_batch([Message(broker.topic, b"x")], [1], fails),
-    ):
+    ]
+    for send in sends:
         with contextlib.suppress(ZeroDivisionError):  # where the report comes at once, so does this
             send()
     if isinstance(broker.broker, KafkaBroker):
@@ -326,7 +333,12 @@ def test_a_reader_returns_no_more_than_it_is_asked_for(broker: BrokerBench) -> N
     reader = broker.broker.reader()
     reader.watch({broker.at(0): 0})
     counts: list[int] = []
-    eventually(lambda: counts.append(len(reader.poll(0.05, 3))) or sum(counts) == 20, 30)
+
+    def all_read() -> bool:
+        counts.append(len(reader.poll(0.05, 3)))
+        return sum(counts) == 20
+
+    eventually(all_read, 30)
     reader.close()
     assert max(counts) == 3
 

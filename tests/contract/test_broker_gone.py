@@ -23,7 +23,7 @@ from yadtq.offsets import Position
 from yadtq.settings import load
 
 QUESTIONS = ["partitions", "create_topic", "grow_topic", "end_offsets", "committed", "recovery_ms"]
-ARGUMENTS = {
+ARGUMENTS: dict[str, tuple[object, ...]] = {
     "partitions": (),
     "create_topic": ("q", 1, {}),
     "grow_topic": ("q", 2),
@@ -211,7 +211,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[KafkaProducer]:
 
 
 def test_after_a_fatal_error_a_new_client_sends_and_the_old_one_still_reports(fake: KafkaProducer) -> None:
-    (old,), reports = FakeProducer.made, []
+    (old,), reports = FakeProducer.made, list[Report]()
     fake.produce(Message("q", b"a"), reports.append)
     old.on_error(KafkaError(KafkaError._FATAL, "fenced", True))
     pairs: list[tuple[str, Report]] = []

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pytest
 from broker_bench import BrokerBench, Member
@@ -16,6 +17,11 @@ NOTE = "b1:" + "x" * 2_600
 @pytest.fixture
 def broker(group_broker: BrokerBench) -> BrokerBench:
     return group_broker
+
+
+def has_read(member: Member, partition: int, count: int) -> bool:
+    """Poll once; say whether a member has seen so many records of a partition."""
+    return member.poll() is not None and len(member.values(partition)) == count
 
 
 def both_own(first: Member, second: Member, count: int) -> None:
@@ -258,7 +264,7 @@ def test_a_partition_that_rests_goes_on_resting_where_it_is_sent(broker: BrokerB
     member.consumer.seek(broker.at(0), 2)
     for number in range(5):
         broker.send(b"%d" % number, partition=1)
-        eventually(lambda seen=number: member.poll() is not None and len(member.values(1)) == seen + 1, 30)
+        eventually(partial(has_read, member, 1, number + 1), 30)
     assert len(member.values(0)) == 4
     member.consumer.resume([broker.at(0)])
     member.read(4 + 5 + 2)
@@ -310,7 +316,7 @@ def test_a_commit_is_still_taken_while_a_partition_is_given_up(broker: BrokerBen
     member = broker.join()
     hear = member.revoked
 
-    def revoked(partitions: list) -> None:  # type: ignore[type-arg]
+    def revoked(partitions: Sequence[TopicPartition]) -> None:
         member.consumer.commit({broker.at(0): Position(7, "last words")}, wait=True)
         hear(partitions)
 
@@ -328,7 +334,7 @@ def test_a_paused_partition_rests_and_goes_on_where_it_was(broker: BrokerBench) 
     broker.send(b"a", b"b", partition=0)
     for number in range(5):  # the other one goes on meanwhile
         broker.send(b"%d" % number, partition=1)
-        eventually(lambda seen=number: member.poll() is not None and len(member.values(1)) == seen + 1, 30)
+        eventually(partial(has_read, member, 1, number + 1), 30)
     assert member.values(0) == []
     member.consumer.resume([broker.at(0)])
     eventually(lambda: member.poll() is not None and len(member.values(0)) == 2, 30)

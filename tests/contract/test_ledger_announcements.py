@@ -86,7 +86,7 @@ def test_everybody_is_told_and_a_closed_ear_is_not(bench: Bench) -> None:
 @pytest.mark.real
 def test_a_connection_that_breaks_is_said_and_comes_back(real: RedisBench) -> None:
     listener = Listener(real).hears()
-    real.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    real.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
     eventually(lambda: listener.heard == [True, False, True])
     end(real, "t")
     eventually(lambda: listener.told == ["t"])

@@ -59,7 +59,7 @@ def bitmap_by_bare_commit(patch: pytest.MonkeyPatch) -> None:
     def commit(self: KafkaConsumer, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
         mine = {where: at for where, at in positions.items() if self._store(where, at)}
         try:
-            self._on_commit(None, self._consumer.commit(asynchronous=not wait) or [])
+            self._on_commit(None, self._consumer.commit(asynchronous=not wait) or [])  # type: ignore[call-overload]
         except KafkaException as error:
             self._listener.committed(mine, error.args[0].str())
 
@@ -82,7 +82,7 @@ def commit_without_the_guard(patch: pytest.MonkeyPatch) -> None:
 )
 def all_that_was_read_is_committed(patch: pytest.MonkeyPatch) -> None:
     def commit(self: KafkaConsumer, positions: Mapping[TopicPartition, Position], *, wait: bool) -> None:
-        self._on_commit(None, self._consumer.commit(asynchronous=not wait) or [])
+        self._on_commit(None, self._consumer.commit(asynchronous=not wait) or [])  # type: ignore[call-overload]
 
     patch.setattr(KafkaConsumer, "commit", commit)
     patch.setitem(properties.MEMBER, "enable.auto.offset.store", True)

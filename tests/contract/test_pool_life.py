@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -121,7 +122,7 @@ def test_a_minder_that_was_killed_is_told_and_has_one_successor_each_time(bench:
         for times in (1, 2):
             (minder_now,) = (process for process in minders(os.getpid()) if process not in others)
             minder_now.kill()
-            eventually(lambda times=times: len(bench.said("minder_lost")) == times)
+            eventually(partial(bench.has_said, "minder_lost", times))
             assert "the minder was ended by signal 9; process" in bench.said("minder_lost")[-1]
             assert not minder_now.is_running(), "it is buried"
         assert bench.run(pool, bench.attempt("double", 2)).result == b"4"
@@ -227,9 +228,9 @@ def test_the_worker_goes_by_new_code_when_all_of_its_runners_have_it(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, told, ready_before = Path("code_of_ours.py"), list[list[Rules]](), list[int]()
+    code, told, ready_before = Path("code_of_ours.py"), list[Sequence[Rules]](), list[int]()
 
-    def hear(tasks: list[Rules]) -> None:
+    def hear(tasks: Sequence[Rules]) -> None:
         ready_before.append(len(bench.said("runner_started")))
         told.append(tasks)
 

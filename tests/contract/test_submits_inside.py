@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -72,7 +73,7 @@ def runner(request: pytest.FixtureRequest, bench: Bench, press: Press) -> Iterat
     assert made.close(30)
 
 
-def ran(bench: Bench, runner: Runner, attempt: Attempt) -> object:
+def ran(bench: Bench, runner: Runner, attempt: Attempt) -> Any:
     outcome = bench.run(runner, attempt)
     assert outcome.ending is Ending.RETURNED, outcome.error_log
     return json.loads(outcome.result or b"null")
@@ -119,7 +120,7 @@ def test_in_another_order_or_number_the_same_calls_keep_their_ids(runner: Runner
     ids = ran(bench, runner, first)
     assert isinstance(ids, list)
     later = replace(again(bench, first), args=b"[3, 2, 1]")
-    three, two, one = ran(bench, runner, later)  # type: ignore[misc]
+    three, two, one = ran(bench, runner, later)
     assert [one, two] == ids
     assert three not in ids
 
@@ -136,7 +137,7 @@ def test_ids_stay_within_their_length_however_deep_the_tree(runner: Runner, benc
     parent = replace(bench.attempt("parent", 1), task_id="p" * MAX_ID_CHARS)
     sibling = replace(bench.attempt("parent", 1), task_id="p" * (MAX_ID_CHARS - 1) + "q")
     for attempt in (parent, sibling):
-        (made,) = ran(bench, runner, attempt)  # type: ignore[misc]
+        (made,) = ran(bench, runner, attempt)
         assert made.startswith("ppp")
         assert len(made) <= MAX_ID_CHARS
     assert len(set(press.ids)) == 2
@@ -212,7 +213,7 @@ def test_a_child_opens_no_connection_whatever_its_code_tries(bench: Bench, press
         assert len(press.published) == 1
         ran(bench, pool, bench.attempt("parent_async", 1))
         loaded = ran(bench, pool, bench.attempt("loaded"))
-    assert not {"confluent_kafka", "redis"} & set(loaded)  # type: ignore[call-overload]
+    assert not {"confluent_kafka", "redis"} & set(loaded)
 
 
 def test_what_goes_on_after_its_task_has_ended_publishes_nothing(bench: Bench, press: Press, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The production loop on memory ports, turn by turn: time is turned by hand, and the runner obeys the test."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -161,7 +162,10 @@ class WatchedProducer:
 
     def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
         for message, tag in zip(messages, tags, strict=True):
-            self.produce(message, lambda report, tag=tag: on_reports([(tag, report)]))
+            self.produce(message, partial(self._reported, on_reports, tag))
+
+    def _reported(self, on_reports: OnReports[T], tag: T, report: Report) -> None:
+        on_reports([(tag, report)])
 
     def let_go(self) -> None:
         self.hold, held = False, self._held

@@ -193,7 +193,7 @@ def test_wrong_arguments_are_refused_before_anything_is_published(world: World) 
     with pytest.raises(yadtq.InvalidArguments):
         world.add.submit_many([(1, 2), (1,)])
     with pytest.raises(yadtq.TooLarge, match="262,144"):
-        world.app.task(lambda text: text, name="echo").submit("x" * 300_000)
+        world.app.task(name="echo")(lambda text: text).submit("x" * 300_000)
     assert not any(log for logs in world.broker.logs.values() for log in logs)
 
 

@@ -230,9 +230,7 @@ def test_draining_finishes_what_runs_gives_back_what_waits_and_claims_nothing_mo
     assert not worker.engine.idle
     worker.runner.end()
     worker.turn(4)
-    assert worker.engine.idle
-    assert stage.record("runs").final
-    assert stage.record("waits").attempts == 0
+    assert (worker.engine.idle, stage.record("runs").final, stage.record("waits").attempts) == (True, True, 0)
     assert stage.ledger.records(["next"]) == [None]
 
 

@@ -1,5 +1,7 @@
 """A worker dies between any two steps: nothing is lost, one outcome counts, and no commit passes an unfinished task."""
 
+from collections.abc import Callable
+
 import pytest
 from stage import Player, Stage
 
@@ -12,7 +14,7 @@ ENDINGS = {"ok": Ending.RETURNED, "bad": Ending.RAISED}
 
 def one_step(worker: Player, step: int, ending: Ending) -> None:
     """The smallest moves of a worker, in turn."""
-    moves = [
+    moves: list[Callable[[], object]] = [
         lambda: worker.intake.turn(worker.consumer),
         lambda: worker.engine.step(0.0),
         worker.runner.begin,

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import pytest
@@ -18,6 +18,7 @@ from yadtq.layout import DEAD_CONFIG, HEADER_KEY, HEADER_REASON, HEADER_REPLAYED
 from yadtq.replay import RAW, Edit, Replayer, edit_of
 
 Q = "q"
+NONE: Mapping[str, bytes] = {}
 
 
 class Desk:
@@ -29,7 +30,13 @@ class Desk:
         self.replayer = Replayer(self.stage.broker, self.stage.ledger, Layout())
 
     def put(
-        self, value: bytes, *, reason: str = "boom", source: str = "q/1/7", task: str = "", **headers: bytes
+        self,
+        value: bytes,
+        *,
+        reason: str = "boom",
+        source: str = "q/1/7",
+        task: str = "",
+        headers: Mapping[str, bytes] = NONE,
     ) -> str:
         """A dead letter as a worker writes it; returns its id."""
         known = {HEADER_REASON: reason.encode(), HEADER_SOURCE: source.encode()}
@@ -39,9 +46,9 @@ class Desk:
         assert report.error is None, report
         return f"{report.partition}/{report.offset}"
 
-    def put_task(self, task_id: str, task_type: str = "add", **headers: bytes) -> str:
+    def put_task(self, task_id: str, task_type: str = "add", headers: Mapping[str, bytes] = NONE) -> str:
         envelope = Envelope(task_id=task_id, task_type=task_type, task_args=msgspec.Raw(b"[1]"), task_tries=2)
-        return self.put(encode(envelope), task=task_id, source=f"q/1/{abs(hash(task_id)) % 10_000}", **headers)
+        return self.put(encode(envelope), task=task_id, source=f"q/1/{abs(hash(task_id)) % 10_000}", headers=headers)
 
     @property
     def published(self) -> list[Envelope]:
@@ -170,7 +177,7 @@ def test_bytes_that_are_no_envelope_run_with_a_name_and_arguments(desk: Desk) ->
 
 def test_bytes_of_a_newer_version_can_be_replayed_as_they_are(desk: Desk) -> None:
     value = b'{"task_id":"new","task_type":"add","version":2,"shiny":true}'
-    letter_id = desk.put(value, trace=b"1")
+    letter_id = desk.put(value, headers={"trace": b"1"})
     with pytest.raises(NotReplayable, match="version 2 is newer"):
         desk.replay(letter_id)
     assert desk.replay(letter_id, raw=True) == "new"
@@ -191,7 +198,7 @@ def test_a_replay_goes_back_to_its_partition_or_by_its_key(desk: Desk) -> None:
     desk.put_task("t1")
     desk.replay("t1")
     assert desk.stage.lying_in("q")[0].partition == 1
-    desk.put_task("t2", **{HEADER_KEY: b"customer-1"})
+    desk.put_task("t2", headers={HEADER_KEY: b"customer-1"})
     desk.replay("t2")
     assert desk.stage.lying_in("q")[-1].key == b"customer-1"
     desk.put(encode(Envelope(task_id="t3", task_type="add")), task="t3", source="q/99/0")
@@ -211,7 +218,7 @@ def test_what_was_too_large_to_copy_is_read_from_its_source(desk: Desk) -> None:
     value = encode(Envelope(task_id="big", task_type="add", task_args=msgspec.Raw(b'["%s"]' % (b"x" * 5_000))))
     desk.stage.broker.append(Message("q", value, b"k", partition=1))
     digest = hashlib.sha256(value).hexdigest()
-    letter_id = desk.put(b"", source="q/1/0", task="big", **{"yadtq-sha256": digest.encode()})
+    letter_id = desk.put(b"", source="q/1/0", task="big", headers={"yadtq-sha256": digest.encode()})
     assert letter_item(desk.letters.page(Q).letters[0])["reference"]
     assert desk.letters.find(Q, letter_id).data == value
     desk.replay(letter_id)
@@ -226,7 +233,7 @@ def test_what_was_too_large_to_copy_is_read_from_its_source(desk: Desk) -> None:
 )
 def test_a_reference_whose_source_is_gone_says_so(desk: Desk, source: str, why: str) -> None:
     desk.stage.broker.append(Message("q", b"another record", partition=1))
-    letter_id = desk.put(b"", source=source, task="big", **{"yadtq-sha256": b"0" * 64})
+    letter_id = desk.put(b"", source=source, task="big", headers={"yadtq-sha256": b"0" * 64})
     found = desk.letters.find(Q, letter_id)
     assert why in found.problem
     with pytest.raises(NotReplayable, match=why):
@@ -314,7 +321,7 @@ def test_replaying_all_stops_behind_a_limit_and_goes_on_there(desk: Desk) -> Non
 
 
 def test_a_note_is_no_letter_and_cannot_be_forged_by_a_header(desk: Desk) -> None:
-    forged = desk.put(b"x", **{HEADER_REPLAYED: b"nothing"})
+    forged = desk.put(b"x", headers={HEADER_REPLAYED: b"nothing"})
     assert desk.ids() == [forged]
     desk.replay(forged, edit=edit_of("add", "[1]", None))
     assert desk.ids() == [forged]

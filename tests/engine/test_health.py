@@ -147,7 +147,7 @@ def test_loops_that_moved_since_nobody_asked_do_not_stand_still(patient: Patient
 
 def test_a_loop_that_has_ended_is_named(patient: Patient) -> None:
     patient.begin()
-    patient.loops[1].alive = False  # type: ignore[misc]
+    patient.loops[1].alive = False
     assert patient.missing == ["yadtq-engine has ended"]
 
 

@@ -1,12 +1,13 @@
 """The heartbeat is the lease: who beats, who turns DEAD, and who has to leave."""
 
 import pytest
-from stage import Player, Stage
+from stage import ObedientRunner, Player, Stage
 
 from yadtq.attempt import Lease
 from yadtq.errors import Superseded
 from yadtq.ledger import Beat, Pulse
 from yadtq.ledger.memory import MemoryLedger
+from yadtq.runners import Sink
 
 
 def status(stage: Stage, name: str) -> str:
@@ -44,7 +45,9 @@ def test_the_older_of_two_processes_under_one_name_leaves(stage: Stage) -> None:
     assert older.identity.alive
     with pytest.raises(Superseded, match="under the worker name 'same'"):
         older.heartbeat.turn()
-    assert not older.identity.alive, "its claims have ended with the newer one's first beat"
+    assert (older.identity.alive, newer.identity.alive) == (False, True), (
+        "its claims have ended with the newer one's first beat"
+    )
     newer.turn()
     newer.heartbeat.turn()
     assert status(stage, "same") == "ALIVE"
@@ -106,10 +109,15 @@ def test_the_runner_knows_of_a_lease_before_anything_is_claimed_under_it(stage: 
     shown: list[tuple[Lease, Lease]] = []
 
     class Watched(Player):
-        def make_runner(self, *args):  # type: ignore[no-untyped-def]
-            runner = super().make_runner(*args)
-            renew = runner.renew
-            runner.renew = lambda lease: (shown.append((lease, self.identity.lease)), renew(lease))  # type: ignore[assignment]
+        def make_runner(self, sink: Sink, slots: int, solo_slots: int) -> ObedientRunner:
+            runner = super().make_runner(sink, slots, solo_slots)
+            really = runner.renew
+
+            def renew(lease: Lease) -> None:
+                shown.append((lease, self.identity.lease))
+                really(lease)
+
+            runner.renew = renew  # type: ignore[method-assign]
             return runner
 
     worker = Watched(stage, "w1", 1, "unordered", 0)

@@ -60,7 +60,7 @@ def check(stage: Stage, ids: Sequence[str] = IDS) -> None:
 
 
 def one_step(worker: Player, step: int, ending: Ending) -> None:
-    moves = [
+    moves: list[Callable[[], object]] = [
         lambda: worker.intake.turn(worker.consumer),
         lambda: worker.engine.step(0.0),
         worker.runner.begin,

@@ -127,7 +127,7 @@ def test_what_is_refused_only_with_its_batch_is_fired(stage: Stage, worker: Play
         if len(messages) > 1 and messages[0].topic == stage.topics.tasks:
             on_reports([(tag, Report("the batch is too large", refused=True, too_large=True)) for tag in tags])
         else:
-            really(messages, tags, on_reports)  # type: ignore[arg-type]
+            really(messages, tags, on_reports)
 
     worker.producer.produce_batch = produce_batch  # type: ignore[assignment]
     turn(stage, worker)

@@ -187,7 +187,7 @@ def test_of_two_that_are_late_the_first_does_not_wait_for_the_second(stage: Stag
     ends: list[str] = []
     with stage.app._publisher._together._road:
         threads = [
-            threading.Thread(target=lambda word=word: ends.append((stage.say.submit(word), word)[1]))  # type: ignore[misc]
+            threading.Thread(target=lambda word=word: ends.append((stage.say.submit(word), word)[1]))
             for word in ("hold 1", "hold 2", "fine")
         ]
         for thread in threads:

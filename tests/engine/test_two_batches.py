@@ -1,7 +1,5 @@
 """The ledger works on one batch while the engine looks at the answers to the one before."""
 
-from collections.abc import Sequence
-
 from stage import Player, Stage
 
 from yadtq.attempt import Attempt
@@ -12,26 +10,26 @@ from yadtq.states import State
 Log = list[tuple[str, list[str]]]
 
 
-def meanwhile(stage: Stage, worker: Player, *task_ids: str) -> Log:
+def meanwhile(stage: Stage, player: Player, *task_ids: str) -> Log:
     """Let these arrive while the ledger works on the first claims. The log tells what is claimed and started when."""
     log: Log = []
-    ask, start = stage.ledger.ask, worker.runner.start
+    ask, start = stage.ledger.ask, player.runner.start
 
-    def asks(topic: str, name: str, incarnation: str, batch: Batch) -> Made:
-        made = ask(topic, name, incarnation, batch)
+    def asks(topic: str, worker: str, incarnation: str, batch: Batch) -> Made:
+        made = ask(topic, worker, incarnation, batch)
         if batch.claims:
             if not log:
                 stage.publish(*task_ids)
-                worker.intake.turn(worker.consumer)
+                player.intake.turn(player.consumer)
             log.append(("claimed", [claim.task_id for claim in batch.claims]))
         return made
 
-    def starts(attempts: Sequence[Attempt]) -> None:
+    def starts(attempts: list[Attempt]) -> None:
         log.append(("started", [attempt.task_id for attempt in attempts]))
         start(attempts)
 
     stage.ledger.ask = asks  # type: ignore[method-assign]
-    worker.runner.start = starts  # type: ignore[method-assign]
+    player.runner.start = starts  # type: ignore[method-assign]
     return log
 
 
@@ -43,7 +41,7 @@ def test_the_next_batch_is_asked_before_the_answers_to_the_last_are_looked_at(st
     assert log == [("claimed", ["a"]), ("claimed", ["b", "c"]), ("started", ["a"]), ("started", ["b", "c"])]
     assert not worker.engine.idle
     worker.work()
-    assert worker.engine.idle
+    assert (worker.engine.idle, worker.runner.in_hand) == (True, [])
     stage.clock.turn(1_000)
     worker.turn()
     assert stage.committed() == 3
@@ -64,11 +62,11 @@ def test_a_batch_that_gets_lost_behind_one_that_was_answered_is_asked_again(stag
     meanwhile(stage, worker, "b")
     ask = stage.ledger.ask
 
-    def loses_the_second(topic: str, name: str, incarnation: str, batch: Batch) -> Made:
+    def loses_the_second(topic: str, worker: str, incarnation: str, batch: Batch) -> Made:
         if [claim.task_id for claim in batch.claims] == ["b"] and stage.record("a").attempts:
             stage.ledger.ask = ask  # type: ignore[method-assign]
             stage.ledger.lose_replies = 1
-        return ask(topic, name, incarnation, batch)
+        return ask(topic, worker, incarnation, batch)
 
     stage.ledger.ask = loses_the_second  # type: ignore[method-assign]
     worker.turn(3)
@@ -93,5 +91,4 @@ def test_a_worker_that_is_told_to_drain_waits_for_the_answers_to_what_it_asked(s
     assert stage.record("b").status is State.PROCESSING
     assert not worker.engine.idle, "the ledger has given b to this worker, which does not know it yet"
     worker.drain()
-    assert worker.engine.idle
-    assert stage.record("b").status is State.QUEUED
+    assert (worker.engine.idle, stage.record("b").status) == (True, State.QUEUED)

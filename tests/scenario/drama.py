@@ -279,6 +279,10 @@ class Stage:
         found = {record.name: record for record in self.app.ledger.workers()}
         return found[worker].partitions if worker in found and found[worker].status == "ALIVE" else ()
 
+    def until_each_has(self, partitions: int, *workers: str) -> None:
+        """Wait until each of these workers says that it has so many."""
+        self.until(lambda: all(len(self.partitions_of(name)) == partitions for name in workers))
+
     # -- what can be seen from outside -----------------------------------------------------------------------------
 
     def record(self, task_id: str) -> TaskRecord | None:

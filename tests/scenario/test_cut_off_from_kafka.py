@@ -49,8 +49,7 @@ def test_its_partitions_move_and_nothing_runs_twice(proxy: Proxy, stage: Stage) 
     stage.create(partitions=2)
     cut_off = stage.worker("cut-off", "--runners", "1", "--kafka", proxy.address)
     other = stage.worker("other", "--runners", "1")
-    for name in ("cut-off", "other"):
-        stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
+    stage.until_each_has(1, "cut-off", "other")
     with stage.observed():
         stage.submit(*((name, "nap", 2.0) for name in RUNNING))
         firsts = {name: stage.until_running(name) for name in RUNNING}

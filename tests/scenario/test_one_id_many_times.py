@@ -15,8 +15,7 @@ TOGETHER = 25
 def test_it_runs_once(stage: Stage) -> None:
     stage.create(partitions=4)
     workers = [stage.worker(name, "--runners", "2") for name in ("one", "two")]
-    for name in ("one", "two"):
-        stage.until(lambda name=name: len(stage.partitions_of(name)) == 2)
+    stage.until_each_has(2, "one", "two")
     with stage.observed(), ThreadPoolExecutor(TOGETHER) as pool:
         many = [pool.submit(stage.publish, [call("only", "nap", 3.0)]) for _ in range(TIMES)]
         for one in many:

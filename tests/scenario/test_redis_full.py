@@ -23,8 +23,7 @@ def test_beats_still_land_and_work_goes_on_when_there_is_room(fragile_stage: Sta
     stage.create(partitions=2)
     workers = [stage.worker(name, "--runners", "1", "--health", "127.0.0.1:0") for name in NAMES]
     urls = [worker.says(r"health\s+(http://\S+)")[1] for worker in workers]
-    for name in NAMES:
-        stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
+    stage.until_each_has(1, *NAMES)
     with stage.observed(), redis.Redis.from_url(own_services.redis) as client:
         stage.submit(*((name, "add", 1, 1) for name in BEFORE))
         stage.until_final(BEFORE)

@@ -27,7 +27,7 @@ def test_data_outlives_kills_and_nothing_outlives_down(tmp_path: Path) -> None:
         up_again_after_a_kill_of(work, "kafka")
         assert read(kafka, 1) == [b"before the kill"]
 
-        redis.from_url(valkey).execute_command("WAITAOF", 1, 0, 5_000)
+        redis.from_url(valkey).execute_command("WAITAOF", 1, 0, 5_000)  # type: ignore[no-untyped-call]
         up_again_after_a_kill_of(work, "redis")
         assert redis.from_url(valkey).get("key") == b"before the kill"
 

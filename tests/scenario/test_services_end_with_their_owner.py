@@ -43,7 +43,7 @@ def test_each_service_can_be_killed_and_comes_back_on_its_port_with_its_data(tmp
         addresses, pids = (services.kafka, services.redis), services.pids
         valkey = redis.from_url(services.redis)
         valkey.set("key", "kept")
-        valkey.execute_command("WAITAOF", 1, 0, 5_000)
+        valkey.execute_command("WAITAOF", 1, 0, 5_000)  # type: ignore[no-untyped-call]
         services.kill_redis()
         services.kill_kafka()
         assert running(tmp_path) == []

@@ -21,8 +21,7 @@ def test_a_wipe_in_the_middle_of_work_repeats_nothing(fragile_stage: Stage, own_
     stage = fragile_stage
     stage.create(partitions=2)
     workers = [stage.worker(name, "--concurrency", "4") for name in ("one", "two")]
-    for name in ("one", "two"):
-        stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
+    stage.until_each_has(1, "one", "two")
     with stage.observed():
         stage.submit(*((name, "add", 1, 1) for name in QUICK), *((name, "nap", LONG_S) for name in LONG))
         stage.until_final(QUICK)
@@ -76,8 +75,7 @@ def test_a_valkey_that_lost_the_tail_of_its_log_is_noticed(fragile_stage: Stage,
     stage = fragile_stage
     stage.create(partitions=2)
     workers = [stage.worker(name, "--concurrency", "4") for name in ("one", "two")]
-    for name in ("one", "two"):
-        stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
+    stage.until_each_has(1, "one", "two")
     stage.submit(*((name, "add", 1, 1) for name in LATER))
     stage.until_final(LATER)
     (log,) = (own_services.folder / "redis").rglob("*.incr.aof")

@@ -22,8 +22,7 @@ def test_redis_decides_what_time_it_is(stage: Stage, tmp_path: Path) -> None:
     stage.create(partitions=2)
     odd = stage.worker("odd", "--runners", "1", env={"WALL_CLOCK": str(clock)})
     other = stage.worker("other", "--runners", "1")
-    for name in ("odd", "other"):
-        stage.until(lambda name=name: len(stage.partitions_of(name)) == 1)
+    stage.until_each_has(1, "odd", "other")
     waiting: dict[str, float] = {}  # task id -> epoch ms before which it must not start
     again: list[str] = []
     with stage.observed():

@@ -50,7 +50,7 @@ def test_an_outcome_arrives_as_it_was_sent(outcome: Outcome) -> None:
 def test_frames_come_out_whole_however_they_were_cut(sizes: list[int], cuts: list[int]) -> None:
     sent = [frames.Broken("x" * size) for size in sizes]
     stream = b"".join(frames.frame_of(message) for message in sent)
-    inbound, read, at, turn = frames.Inbound(), [], 0, 0
+    inbound, read, at, turn = frames.Inbound(), list[object](), 0, 0
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)

@@ -30,9 +30,7 @@ def test_a_service_runs_until_it_is_stopped() -> None:
     assert not loop.join(0)
     loop.stop()
     assert loop.join(10)
-    assert not loop.alive
-    assert loop.failure is None
-    assert loop.told == [True]
+    assert (loop.alive, loop.failure, loop.told) == (False, None, [True])
 
 
 def test_what_ended_a_service_is_kept_and_its_watchers_are_told() -> None:

@@ -9,7 +9,7 @@ from yadtq.telemetry import EVENTS, Event, Telemetry
 
 
 def test_every_listener_hears_every_event_in_order() -> None:
-    telemetry, heard, also = Telemetry(), [], []
+    telemetry, heard, also = Telemetry(), list[Event](), list[Event]()
     telemetry.listen(heard.append)
     telemetry.listen(also.append)
     events = [Event("started", task_id="a"), Event("succeeded", task_id="a")]
@@ -20,7 +20,7 @@ def test_every_listener_hears_every_event_in_order() -> None:
 
 
 def test_an_event_that_is_not_in_the_table_is_an_error() -> None:
-    telemetry, heard = Telemetry(), []
+    telemetry, heard = Telemetry(), list[Event]()
     telemetry.listen(heard.append)
     with pytest.raises(KeyError, match="table of events"):
         telemetry.tell(Event("hapened"))
@@ -28,8 +28,8 @@ def test_an_event_that_is_not_in_the_table_is_an_error() -> None:
 
 
 def test_a_broken_listener_stops_nobody_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    telemetry, heard = Telemetry(), []
-    telemetry.listen(lambda _: 1 / 0)  # type: ignore[arg-type, return-value]
+    telemetry, heard = Telemetry(), list[Event]()
+    telemetry.listen(lambda _: 1 / 0)  # type: ignore[arg-type]
     telemetry.listen(heard.append)
     with caplog.at_level(logging.ERROR, "yadtq"):
         telemetry.tell(Event("started"))

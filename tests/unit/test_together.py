@@ -75,7 +75,12 @@ def test_what_comes_while_a_group_is_on_the_road_goes_as_one() -> None:
 def test_while_one_group_does_the_rest_the_next_one_has_its_turn() -> None:
     office, resting, rest_on = Office(), threading.Event(), threading.Event()
     office.go.set()
-    office.in_rest = lambda _: (resting.set(), rest_on.wait(30))
+
+    def rests(_: object) -> None:
+        resting.set()
+        rest_on.wait(30)
+
+    office.in_rest = rests
     (first,) = office.do("first")
     assert resting.wait(30)
     (second,) = office.do("second")

@@ -40,7 +40,8 @@ def test_every_time_zone_means_the_same_moment(naive: datetime, hours: int) -> N
 def test_a_start_is_counted_from_now_and_one_that_has_passed_is_none() -> None:
     assert not_before_ms(1.5, None, NOW_MS) == NOW_MS + 1_500
     assert not_before_ms(None, NOW_MS + 1, NOW_MS) == NOW_MS + 1
-    assert [not_before_ms(*start, NOW_MS) for start in ((None, None), (0, None), (None, NOW_MS), (None, 5))] == [0] * 4
+    now: list[tuple[float | None, int | None]] = [(None, None), (0, None), (None, NOW_MS), (None, 5)]
+    assert [not_before_ms(delay_s, at_ms, NOW_MS) for delay_s, at_ms in now] == [0] * 4
 
 
 def test_what_is_too_far_away_is_refused() -> None:

@@ -3,7 +3,9 @@
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -39,7 +41,7 @@ FIELDS = [
 ]
 
 
-def items(client: TestClient, path: str) -> list[dict[str, object]]:
+def items(client: TestClient, path: str) -> list[dict[str, Any]]:
     answer = client.get(f"/api/v1{path}")
     assert answer.status_code == 200, answer.text
     assert answer.json().keys() >= {"items", "next_cursor"}
@@ -48,6 +50,10 @@ def items(client: TestClient, path: str) -> list[dict[str, object]]:
 
 def ids(client: TestClient, path: str) -> list[object]:
     return [item["task_id"] for item in items(client, path)]
+
+
+def has_tasks(client: TestClient, count: int) -> bool:
+    return len(ids(client, "/tasks")) == count
 
 
 def submit(client: TestClient, **order: object) -> str:
@@ -473,7 +479,7 @@ def test_a_web_app_that_starts_again_goes_on_where_it_was(scene: Scene, tmp_path
     for start in range(3):
         with TestClient(create_app(scene.app, readmodel_path=path), base_url="http://127.0.0.1:8080") as client:
             made.append(submit(client, task_type="add", task_args=[start, 1]))
-            eventually(lambda c=client: len(ids(c, "/tasks")) == len(made))
+            eventually(partial(has_tasks, client, len(made)))
             assert items(client, "/queues")[0]["counts"]["QUEUED"] == len(made)
 
 

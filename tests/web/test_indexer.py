@@ -1,6 +1,7 @@
 """The indexing thread: it finds queues, survives both stores, and knows another Kafka when it sees one."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ class Indexing:
 
     def ids(self) -> set[str]:
         return {row.task_id for row in self.listing.newest(Filter(), TOP, 1_000)}
+
+    def has_rows(self, count: int) -> bool:
+        return len(self.ids()) == count
+
+    def has_caught_up(self) -> bool:
+        return self.indexer.behind == 0
 
     def stop(self) -> None:
         self.indexer.stop()
@@ -160,10 +167,10 @@ def test_on_a_real_kafka_a_restart_goes_on_exactly_and_a_deleted_file_is_rebuilt
     for expected in (200, 400):
         indexing = Indexing(app.broker, path, prefix)
         made |= {handle.task_id for handle in add.submit_many([(at, 1) for at in range(200)])}
-        assert eventually(lambda i=indexing, n=expected: len(i.ids()) == n, timeout_s=30)
+        eventually(partial(indexing.has_rows, expected), timeout_s=30)
         assert indexing.ids() == made
         assert sum(count.tasks for count in indexing.listing.counts()) == len(made)
-        eventually(lambda i=indexing: i.indexer.behind == 0)
+        eventually(indexing.has_caught_up)
         indexing.stop()
     for left in path.parent.glob(path.name + "*"):
         left.unlink()

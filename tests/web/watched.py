@@ -1,6 +1,6 @@
 """A page of a real browser, and everything that must not happen on it."""
 
-from playwright.sync_api import Page
+from playwright.sync_api import Dialog, Page
 
 
 class Watched:
@@ -12,8 +12,12 @@ class Watched:
         self.wrongs: list[str] = []
         page.on("console", lambda message: self._wrong(message.type in ("error", "warning"), message.text))
         page.on("pageerror", lambda error: self._wrong(True, str(error)))
-        page.on("dialog", lambda dialog: (self._wrong(True, f"a dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._on_dialog)
         page.on("request", lambda request: self._wrong(not request.url.startswith(url), f"asks {request.url}"))
+
+    def _on_dialog(self, dialog: Dialog) -> None:
+        self._wrong(True, f"a dialog: {dialog.message}")
+        dialog.dismiss()
 
     def _wrong(self, wrong: bool, what: str) -> None:
         if wrong:

@@ -38,7 +38,7 @@ if "WITNESS" in os.environ:
         return outcome
 
     for module in (execution, inline):
-        module.execute, module.execute_async = _seen, _seen_async
+        vars(module).update(execute=_seen, execute_async=_seen_async)
 
 if "WALL_CLOCK" in os.environ:
     _clock = Path(os.environ["WALL_CLOCK"])
@@ -51,12 +51,13 @@ if "WALL_CLOCK" in os.environ:
 
 if "WEDGED" in os.environ and "yadtq.runners.child" not in sys.orig_argv:
     from yadtq.engine import Engine
+    from yadtq.inbox import Inbox
 
     _wedged, _gather = Path(os.environ["WEDGED"]), Engine._gather
 
-    def _wedge(engine: Engine, wait_s: float) -> Any:
+    def _wedge(self: Engine, wait_s: float) -> list[Inbox]:
         while _wedged.exists():
             time.sleep(0.05)
-        return _gather(engine, wait_s)
+        return _gather(self, wait_s)
 
     Engine._gather = _wedge  # type: ignore[method-assign]
