@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from waiting import eventually
 from yadtq.broker import Broker, Message, Record, Report, Start, TopicPartition
@@ -65,6 +66,19 @@ def hasty(group: str, protocol: GroupProtocol, session_ms: int, really: Any = pr
     """A member as it is, but for its heartbeat, where that is its own to choose."""
     config: dict[str, Any] = really(group, protocol, session_ms)
     return {**config, "heartbeat.interval.ms": HEARTBEAT_MS} if protocol == "classic" else config
+
+
+def hear_soon(kafka: str, *groups: str) -> None:
+    """The same for the members of these groups with the protocol `consumer`, where it is the broker's to choose.
+
+    It gives out partitions anew once a second at most; here at once.
+    """
+    settings = {"consumer.heartbeat.interval.ms": str(HEARTBEAT_MS), "consumer.assignment.interval.ms": "0"}
+    entries = [ConfigEntry(*each, incremental_operation=AlterConfigOpType.SET) for each in settings.items()]
+    wanted = [ConfigResource(ResourceType.GROUP, group, incremental_configs=entries) for group in groups]
+    admin = AdminClient({"bootstrap.servers": kafka})  # held until the answers are there
+    for answer in admin.incremental_alter_configs(wanted).values():
+        answer.result(10)
 
 
 class Member:

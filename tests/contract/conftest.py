@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from broker_bench import BrokerBench
+from broker_bench import BrokerBench, hear_soon
 from ledger_bench import Bench, MemoryBench, RedisBench, redis_bench
 
 from opening import open_ledger
@@ -62,9 +62,14 @@ def opened(request: pytest.FixtureRequest, topic: str) -> Iterator[BrokerBench]:
         bench = BrokerBench(MemoryBroker(), topic)
     else:
         address = request.getfixturevalue("kafka_address")
-        # The client waits so long for an unknown topic to appear; 30 s unless it is told.
-        config = {"bootstrap.servers": address, "topic.metadata.propagation.max.ms": "500"}
+        config = {
+            "bootstrap.servers": address,
+            "topic.metadata.propagation.max.ms": "500",  # the wait for an unknown topic to appear; 30 s unless told
+            "topic.metadata.refresh.interval.ms": "500",  # new partitions are seen in as many; YADTQ asks for 5 s
+        }
         protocol: GroupProtocol = "consumer" if request.param == "kafka-consumer" else "classic"
+        if protocol == "consumer":
+            hear_soon(address, f"{topic}-g", f"{topic}-h")
         bench = BrokerBench(KafkaBroker(config, address), topic, protocol)
     try:
         yield bench

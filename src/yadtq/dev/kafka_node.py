@@ -53,12 +53,12 @@ offsets.retention.minutes=525600
 # process here, so nothing but such a kill parts them for long.
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
-# Groups start without waiting for more members, and tests may ask for short sessions.
+# Groups start without waiting for more members, and tests may ask for short sessions and heartbeats.
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 group.consumer.min.session.timeout.ms=6000
 group.consumer.session.timeout.ms=6000
-group.consumer.min.heartbeat.interval.ms=1000
+group.consumer.min.heartbeat.interval.ms=100
 group.consumer.heartbeat.interval.ms=1000
 # A dead letter carries the bytes of what it replaces and the reason on top.
 message.max.bytes=2097152
