@@ -31,7 +31,7 @@ def test_ctrl_c_once_finishes_what_runs_commits_it_and_starts_nothing_new(stage:
 
 
 def test_ctrl_c_twice_leaves_at_once_and_another_runs_the_task_again(stage: Stage) -> None:
-    stage.producer(task("running", "sleep", 5), *(task(name, "add", 1, 1) for name in WAITING))
+    stage.producer(task("running", "sleep", 2.5), *(task(name, "add", 1, 1) for name in WAITING))
     first = stage.consumer("first")
     stage.until_running("running")
     first.interrupt()
