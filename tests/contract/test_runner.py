@@ -41,7 +41,7 @@ def test_a_task_returns_its_result_as_json(runner: Runner, bench: Bench, task: s
         ("double", b"[]", Ending.BAD_ARGUMENTS, "missing a required argument"),
         ("double_async", b"[1, 2]", Ending.BAD_ARGUMENTS, "too many positional arguments"),
         ("double", b"[\xff]", Ending.BAD_ARGUMENTS, "do not fit"),
-        ("thing", b"[]", Ending.BAD_RESULT, "a object cannot be written as JSON"),
+        ("thing", b"[]", Ending.BAD_RESULT, "type 'object' cannot be written as JSON"),
         ("big", b"[]", Ending.BAD_RESULT, "2,002 bytes and the limit is 1,000"),
         ("leave", b"[]", Ending.RAISED, "SystemExit: 7"),
         ("leave_async", b"[]", Ending.RAISED, "SystemExit: 7"),
