@@ -20,7 +20,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
@@ -110,6 +110,10 @@ class WorkerSettings:
             raise SettingsError(f"the lease ({self.lease_s:g} s) must be longer than the beat ({self.beat_s:g} s)")
         if self.health:
             loopback(self.health)
+
+    def allowing(self, lease_s: float) -> "WorkerSettings":
+        """The same, DEAD after so many seconds without a beat; then Kafka gives its partitions to others too."""
+        return replace(self, lease_s=lease_s, beat_s=min(self.beat_s, lease_s / 2), session_ms=int(lease_s * 1000))
 
 
 @dataclass(frozen=True)

@@ -137,10 +137,10 @@ class Task(Generic[P, R]):
             InvalidOptions: `delay_s` or `at` is no such time, or both are given; or a name, key or id is no text.
         """
         old = self.options
-        for name, text in (("queue", queue), ("key", key), ("task_id", task_id)):
-            self._check_text(name, text)
+        self._check_texts(queue=queue, key=key, task_id=task_id)
         delay_s, at_ms = self._start(delay_s, at)
-        chosen = Options(
+        other = copy.copy(self)  # not a new one: that would read the annotations again, at every submit
+        other.options = Options(
             queue=queue or old.queue,
             key=old.key if key is None else key,
             max_attempts=old.max_attempts if max_attempts is None else max_attempts,
@@ -148,20 +148,19 @@ class Task(Generic[P, R]):
             delay_s=delay_s,
             at_ms=at_ms,
         )
-        _check(chosen)
-        other = copy.copy(self)  # not a new one: that would read the annotations again, at every submit
-        other.options = chosen
+        _check(other.options)
         return other
 
-    def _check_text(self, name: str, text: object) -> None:
-        if text is None:
-            return
-        if not isinstance(text, str):
-            raise InvalidOptions(self.name, f"{name} is a str, not {text!r}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidOptions(self.name, f"{name} is no text: {error}") from error
+    def _check_texts(self, **texts: object) -> None:
+        for name, text in texts.items():
+            if text is None:
+                continue
+            if not isinstance(text, str):
+                raise InvalidOptions(self.name, f"{name} is a str, not {text!r}")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidOptions(self.name, f"{name} is no text: {error}") from error
 
     def _start(self, delay_s: float | None, at: datetime | float | None) -> tuple[float | None, int | None]:
         """The chosen start, or the one chosen before."""

@@ -7,7 +7,6 @@ also when this process is killed.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -170,12 +169,3 @@ def end(process: Process) -> None:
         wait_until(lambda: not process.alive, END_S, Interrupt())
         os.killpg(process.identity.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
     process.kill()
-
-
-def machine_text(command: Sequence[str]) -> str:
-    """What a command says about this machine; empty where there is no such command."""
-    try:
-        shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return shown.stdout.strip()

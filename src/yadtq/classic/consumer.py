@@ -78,15 +78,8 @@ def main(argv: Sequence[str] | None = None, *, stand_by: bool = False) -> int:
     args = _parser(stand_by).parse_args(argv)
     console = Console(args.name)
     app = App("tasks", settings=addresses(args), registry=yadtq.classic.tasks.app.registry)
-    settings = WorkerSettings(
-        args.name,
-        concurrency=args.concurrency,
-        group=args.group,
-        beat_s=min(5.0, args.allowed / 2),
-        lease_s=args.allowed,
-        session_ms=int(args.allowed * 1000),
-        order="partition",
-    )
+    settings = WorkerSettings(args.name, concurrency=args.concurrency, group=args.group, order="partition")
+    settings = settings.allowing(args.allowed)
     telemetry = Telemetry()
     telemetry.listen(Shown(console, stand_by))
 

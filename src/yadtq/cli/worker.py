@@ -10,22 +10,22 @@ import sysconfig
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from yadtq.errors import SettingsError, YadtqError
+from yadtq.settings import GroupProtocol, Order
 
 if TYPE_CHECKING:
     from yadtq.app import App
     from yadtq.catalogue import Catalogue
     from yadtq.runners import Runner, Sink
     from yadtq.telemetry import Event, Telemetry
+    from yadtq.worker import Worker
 
 log = logging.getLogger("yadtq")
 
-Order = Literal["unordered", "key", "partition"]
-GroupProtocol = Literal["classic", "consumer"]
 # What somebody should look at. That a task ended FAILED is its own affair, and so is the retry of it.
 WARNED = {
     "lost",
@@ -79,7 +79,7 @@ def worker(
     from yadtq.catalogue import Catalogue, rules_of
     from yadtq.settings import WorkerSettings
     from yadtq.telemetry import EVENTS, Telemetry
-    from yadtq.worker import Worker, drain_on_signals
+    from yadtq.worker import Worker
 
     sizes = Sizes(runners, concurrency, max_tasks, max_memory_mb, solo or os.cpu_count() or 1)
     if not runners and (max_tasks or max_memory_mb or solo):
@@ -93,39 +93,40 @@ def worker(
         name,
         concurrency=concurrency,
         group=group,
-        beat_s=min(5.0, allowed / 2),
-        lease_s=allowed,
-        session_ms=int(allowed * 1000),
         group_protocol=protocol,
         grace_s=grace,
         order=order,
         health=health,
-    )
-
+    ).allowing(allowed)
     known = Catalogue(rules_of(app.registry))  # until the runners say what they know
 
     def make_pool(sink: "Sink") -> "Runner":
         return start_pool(target, app, sizes, sink, telemetry, known)
 
-    make_runner = make_pool if runners else None
     running = Worker(
         app,
         settings,
         queue=queue,
         partitions=partitions,
         telemetry=telemetry,
-        make_runner=make_runner,
+        make_runner=make_pool if runners else None,
         known=known if runners else None,
     )
+    run(running, app, name, queue or app.name)
+
+
+def run(worker: "Worker", app: "App", name: str, queue: str) -> None:
+    """Run a worker until it has drained, and tell of it."""
+    from yadtq.worker import drain_on_signals
 
     def say(text: str) -> None:
         os.write(sys.stderr.fileno(), f"{name}: {text}\n".encode())  # in a signal handler: logging holds locks
 
-    drain_on_signals(running, say)
-    log.info("%s serves queue %s: %s", name, queue or app.name, ", ".join(app.registry.names) or "no tasks")
+    drain_on_signals(worker, say)
+    log.info("%s serves queue %s: %s", name, queue, ", ".join(app.registry.names) or "no tasks")
     log.info("Kafka %s, Redis %s", app.settings.kafka.masked, app.settings.redis.masked)
-    running.run()
-    log.info("%s has left: %s", name, dict(telemetry.counts))
+    worker.run()
+    log.info("%s has left: %s", name, dict(worker.telemetry.counts))
 
 
 def show(event: "Event") -> None:
