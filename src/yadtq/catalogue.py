@@ -72,8 +72,7 @@ class Catalogue:
 
 def rules_of(registry: Registry) -> list[Rules]:
     """What a worker has to know of these tasks."""
-    tasks = [task for name in registry.names if (task := registry.get(name)) is not None]
     return [
         Rules(task.name, task.limits.isolation, task.limits.time_limit_s, task.retry.base_s, task.retry.cap_s)
-        for task in tasks
+        for task in registry.tasks
     ]

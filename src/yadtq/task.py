@@ -359,6 +359,11 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self._tasks)
 
+    @property
+    def tasks(self) -> "list[Task[..., Any]]":
+        """All of them, by name."""
+        return [self._tasks[name] for name in self.names]
+
 
 def _check(options: Options) -> None:
     if not 1 <= options.max_attempts <= 2**31:

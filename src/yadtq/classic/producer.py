@@ -127,7 +127,7 @@ class LineProducer:
             options = Options(queue=self._topic, task_id=task.task_id)
             call = Call(task.task_type, bytes(task.task_args), b"{}", options, task.task_tries)
             self._publisher.prepare(call)
-        except (ValueError, RecursionError, SubmitError) as error:  # msgspec's errors are ValueErrors
+        except (ValueError, msgspec.MsgspecError, RecursionError, SubmitError) as error:
             known = f"; known are {', '.join(TaskLine.__struct_fields__)}" if "unknown field" in str(error) else ""
             self._skip(line.number, f"{error}{known}")
             return None

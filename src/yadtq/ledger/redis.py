@@ -239,7 +239,7 @@ class RedisLedger:
         except (RedisError, OSError) as error:
             raise LedgerUnavailable(
                 f"Redis at {self._shown} does not answer: {str(error).rstrip('.')}. Is it running? `yadtq status`"
-            ) from (error)
+            ) from error
 
 
 class Asked:

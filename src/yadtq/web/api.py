@@ -28,7 +28,8 @@ from yadtq.errors import (
     YadtqError,
 )
 from yadtq.states import State
-from yadtq.web.body import read_body
+from yadtq.task import Task
+from yadtq.web.body import read_body, read_json
 from yadtq.web.listing import TOP, Cursor, Filter, Row
 from yadtq.web.order import Order, Submitter, field_kind, type_name
 from yadtq.web.view import View
@@ -134,7 +135,7 @@ def _add_lists(router: APIRouter, app: App, view: View) -> None:
     @router.get("/task-types")
     async def task_types() -> Response:
         """The tasks that can be submitted, with their parameters."""
-        return answer_list([task_type_item(app, name) for name in app.registry.names], view.notices)
+        return answer_list([task_type_item(task) for task in app.registry.tasks], view.notices)
 
 
 def read_cursor(text: str | None) -> Cursor:
@@ -147,10 +148,7 @@ def read_cursor(text: str | None) -> Cursor:
 
 def read_order(body: bytes) -> Order:
     """Read the body of a submit; 422 where it is none."""
-    try:
-        return _orders.decode(body)
-    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise HTTPException(422, f"the body is not a task to submit: {error}") from error
+    return read_json(body, _orders, "the body is not a task to submit")
 
 
 def missing(task_id: str, submitter: Submitter) -> str:
@@ -179,11 +177,9 @@ def task_item(row: Row) -> dict[str, Any]:
     return item
 
 
-def task_type_item(app: App, name: str) -> dict[str, Any]:
-    task = app.registry.get(name)
-    assert task is not None
+def task_type_item(task: Task[..., Any]) -> dict[str, Any]:
     return {
-        "name": name,
+        "name": task.name,
         "doc": task.__doc__,
         "queue": task.options.queue,
         "max_attempts": task.options.max_attempts,

@@ -3,11 +3,15 @@
 One invariant: no more than the limit is ever held, whatever Content-Length says.
 """
 
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
+import msgspec
 from fastapi import HTTPException, Request
 
 LIMIT_BYTES = 1024 * 1024
+
+T = TypeVar("T")
 
 
 async def read_body(request: Request, media_type: str) -> bytes:
@@ -25,6 +29,18 @@ async def read_body(request: Request, media_type: str) -> bytes:
         if len(data) > LIMIT_BYTES:
             raise HTTPException(413, f"the body is over {LIMIT_BYTES:,} bytes")
     return bytes(data)
+
+
+def read_json(body: bytes, decoder: msgspec.json.Decoder[T], problem: str) -> T:
+    """Return what a body of JSON says.
+
+    Raises:
+        HTTPException: 422, with the problem, where it says nothing of the kind.
+    """
+    try:
+        return decoder.decode(body)
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise HTTPException(422, f"{problem}: {error}") from error
 
 
 async def read_fields(request: Request) -> dict[str, str]:

@@ -8,7 +8,6 @@ import asyncio
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TypeVar
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Request, Response
@@ -19,17 +18,15 @@ from yadtq.errors import Unavailable
 from yadtq.replay import Edit, Replayed, Replayer, Summary, edit_of
 from yadtq.web.api import JSON_BODY, USUAL, Limit, Moment, Text, answer_json, answer_list
 from yadtq.web.asker import Asker
-from yadtq.web.body import read_body
+from yadtq.web.body import read_body, read_json
 from yadtq.web.order import UnknownTask
 from yadtq.web.view import View
 
 PATIENCE_S = 15.0  # a dead-letter topic may be long, and nobody but whoever asks waits for it
 MOST_LOOKED = 10_000  # letters that one page looks at, however few of them fit
 MOST_REPLAYED = 1_000  # in one request; the answer says that there are more
+UNCLEAR = "the body does not say what to replay"
 _CURSOR = re.compile(r"\d{1,9}-\d{1,18}(\.\d{1,9}-\d{1,18}){0,999}")
-
-
-B = TypeVar("B")
 
 
 class ReplayBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -143,7 +140,7 @@ def _add_replaying(router: APIRouter, desk: DeadDesk) -> None:
         202: Kafka has it; `before` says that this very replay was made before, and nothing was published. 422: it
         cannot run so. 503, 504: as in a submit; the same replay once more is the same task.
         """
-        body = _read(await read_body(request, "application/json"), _replay_bodies)
+        body = read_json(await read_body(request, "application/json"), _replay_bodies, UNCLEAR)
         edit = edit_of(body.task_type, bytes(body.task_args) or None, bytes(body.task_kwargs) or None)
         letter = await desk.find(queue, f"{partition}/{offset}")
         done = await desk.replay(letter, edit, again=body.again, raw=body.raw)
@@ -155,7 +152,7 @@ def _add_replaying(router: APIRouter, desk: DeadDesk) -> None:
 
         At most 1,000 a request; `more` says that the rest waits for the same request once more.
         """
-        body = _read(await read_body(request, "application/json"), _replay_all_bodies)
+        body = read_json(await read_body(request, "application/json"), _replay_all_bodies, UNCLEAR)
         wanted = Wanted(body.reason, body.task_type, body.since_ms, body.task_id)
         summary = await desk.replay_all(queue, wanted, again=body.again)
         refused = [{"id": letter_id, "detail": why} for letter_id, why in summary.refused]
@@ -174,13 +171,6 @@ def read_before(text: str | None) -> dict[int, int] | None:
 
 def write_before(before: Mapping[int, int] | None) -> str | None:
     return None if before is None else ".".join(f"{partition}-{offset}" for partition, offset in before.items())
-
-
-def _read(body: bytes, decoder: msgspec.json.Decoder[B]) -> B:
-    try:
-        return decoder.decode(body)
-    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise HTTPException(422, f"the body does not say what to replay: {error}") from error
 
 
 _replay_bodies = msgspec.json.Decoder(ReplayBody)

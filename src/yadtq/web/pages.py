@@ -110,19 +110,15 @@ class Pages:
     async def submit(self, query: TasksQuery, form: Mapping[str, str]) -> Response:
         """Answer a form: on to the list, or the form again with what was entered and what is wrong with it."""
         name = form.get("task_type", "")
+        query = replace(query, form=name[:1_000], submitted=None)
         try:
             task = self._app.registry.get(name)
             if task is None:
                 raise UnknownTask(name, self._app.registry.names)
             task_id = await self._submitter.submit(read_form(task, form))
         except YadtqError as error:
-            return await self.tasks(
-                replace(query, form=name[:1_000], submitted=None),
-                error=str(error),
-                entered=form,
-                status=status_of(error),
-            )
-        return RedirectResponse(replace(query, form=name[:1_000], submitted=None).url(submitted=task_id), 303)
+            return await self.tasks(query, error=str(error), entered=form, status=status_of(error))
+        return RedirectResponse(query.url(submitted=task_id), 303)
 
     async def task(self, task_id: str) -> HTMLResponse:
         row = await self._view.task(task_id)
