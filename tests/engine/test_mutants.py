@@ -8,8 +8,8 @@ import pytest
 import test_claims
 import test_others_bugs
 import test_out_of_order
-import test_rebuild
 import test_settle_order
+import test_wipes
 from msgspec import structs
 from stage import Stage
 
@@ -124,7 +124,7 @@ def no_fence(patch: pytest.MonkeyPatch) -> None:
 
 @MUTANTS.add(
     "a new life of the ledger has a higher epoch than any before (R4)",
-    of_a_queue_that_was_open(test_rebuild.test_a_fence_of_the_life_before_is_never_right_by_chance),
+    of_a_queue_that_was_open(test_wipes.test_a_fence_of_the_life_before_is_never_right_by_chance),
 )
 def fence_reset_after_a_wipe(patch: pytest.MonkeyPatch) -> None:
     really = Life.allot

@@ -12,6 +12,7 @@ import test_others_bugs
 import test_rebuild
 import test_scheduler
 import test_settle_order
+import test_wipes
 from msgspec import structs
 from stage import Stage
 
@@ -192,7 +193,7 @@ def test_a_mutant_of_a_rule_does_not_survive(mutant: Mutant) -> None:
 
 @RECOVERY.add(
     "a ledger waits until everybody who is alive has registered (R3)",
-    test_rebuild.test_without_a_barrier_what_was_accepted_would_run_again,
+    test_wipes.test_without_a_barrier_what_was_accepted_would_run_again,
 )
 def no_barrier(patch: pytest.MonkeyPatch) -> None:
     really = Life.take
@@ -201,7 +202,7 @@ def no_barrier(patch: pytest.MonkeyPatch) -> None:
 
 @RECOVERY.add(
     "a life begins behind a marker in every partition (R4)",
-    test_rebuild.test_an_outcome_of_a_worker_that_missed_the_barrier_does_not_count,
+    test_wipes.test_an_outcome_of_a_worker_that_missed_the_barrier_does_not_count,
 )
 def no_marker_of_a_second_life(patch: pytest.MonkeyPatch) -> None:
     really = Rebuilder._mark
@@ -219,7 +220,7 @@ def no_marker_of_a_second_life(patch: pytest.MonkeyPatch) -> None:
 
 @RECOVERY.add(
     "only what the present incarnation has claimed is registered (R3)",
-    test_rebuild.test_what_an_earlier_incarnation_claimed_is_not_registered,
+    test_wipes.test_what_an_earlier_incarnation_claimed_is_not_registered,
 )
 def everything_is_registered(patch: pytest.MonkeyPatch) -> None:
     really = Registrar.wait
@@ -235,7 +236,7 @@ def everything_is_registered(patch: pytest.MonkeyPatch) -> None:
 
 @RECOVERY.add(
     "who may have been DEAD beats before it registers (R3)",
-    test_rebuild.test_a_worker_whose_lease_may_be_over_beats_before_it_registers,
+    test_wipes.test_a_worker_whose_lease_may_be_over_beats_before_it_registers,
 )
 def registered_under_any_lease(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Identity, "alive", True)
@@ -243,14 +244,14 @@ def registered_under_any_lease(patch: pytest.MonkeyPatch) -> None:
 
 @RECOVERY.add(
     "what is written to Kafka bears the present epoch (R4)",
-    test_rebuild.test_who_only_runs_things_registers_too_and_its_end_counts_in_the_new_life,
+    test_wipes.test_who_only_runs_things_registers_too_and_its_end_counts_in_the_new_life,
 )
 def outcome_under_the_old_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Work, "renew", lambda *_: None)
 
 
 def wiped_late(stage: Stage) -> None:
-    test_rebuild.test_a_wipe_after_any_step_loses_nothing_and_runs_nothing_finished_again(
+    test_wipes.test_a_wipe_after_any_step_loses_nothing_and_runs_nothing_finished_again(
         stage, 29, Ending.RETURNED, dies=False
     )
 
