@@ -254,6 +254,9 @@ class Intake(Service):
             self._telemetry.tell(Event(kind, where.partition, assignment.offset))
             self._on_gone(assignment)
 
+    def answered(self) -> None:
+        self._telemetry.answered("Kafka")
+
     def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
         for where, position in positions.items():
             if error is not None:  # the state stays dirty, so the next round commits it again

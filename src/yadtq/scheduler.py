@@ -381,6 +381,9 @@ class Scheduler(Service):
 
     lost = revoked
 
+    def answered(self) -> None:
+        self._telemetry.answered("Kafka")
+
     def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
         for where, position in positions.items():
             if error is None and where in self._shelves:

@@ -14,7 +14,7 @@ from yadtq.settings import GroupProtocol
 
 SESSION_MS = 6_000
 HEARTBEAT_MS = 100  # a member hears of a rebalance by its next one, and most of these tests begin with a rebalance
-Told = tuple["Member", str, TopicPartition]
+Told = tuple["Member", str, TopicPartition | None]
 
 
 class BrokerBench:
@@ -111,6 +111,9 @@ class Member:
 
     def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
         self.answers.append((positions, error))
+
+    def answered(self) -> None:
+        self._told.append((self, "answered", None))
 
     def poll(self, most: int = 500) -> list[Record]:
         records = self.consumer.poll(0.02, most)

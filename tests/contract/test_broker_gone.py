@@ -1,5 +1,6 @@
 """What each broker does when it is not there, and when a session runs out. Each has its own way to bring that about."""
 
+import re
 import socket
 import threading
 import time
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from waiting import eventually
 from yadtq.broker import Message, Report, connect
-from yadtq.broker.kafka import KafkaBroker
+from yadtq.broker.kafka import KafkaBroker, properties
 from yadtq.broker.kafka.admin import FIRST_S
 from yadtq.broker.kafka.producer import KafkaProducer
 from yadtq.broker.kafka.sender import KafkaSender
@@ -167,6 +168,49 @@ def test_a_kafka_member_whose_group_cannot_be_asked_says_so_and_begins_without(
     member.consumer._on_assign(Silent(), [TopicPartition("q", 0)])  # type: ignore[attr-defined]
     assert member.owned == {bench.at(0): Position(0, "", committed=False)}
     assert "committed offsets could not be read" in caplog.text
+    bench.close()
+
+
+ANSWERED = '{"brokers": {"one": {"rx": %d}, "two": {"rx": 7}}}'
+
+
+def test_a_kafka_member_that_hears_nothing_says_so_and_tells_when_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(properties.MEMBER, "statistics.interval.ms", 50)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        broker = KafkaBroker({"bootstrap.servers": f"127.0.0.1:{silent.getsockname()[1]}"}, "silent")
+        bench = BrokerBench(broker, "q")
+        member = bench.join()
+
+        def problem() -> str:
+            try:
+                member.poll()
+            except BrokerUnavailable as error:
+                return str(error)
+            return ""
+
+        assert re.match(r"Kafka does not answer: nothing has come from it for \d+ s", eventually(problem))
+        looks = member.consumer._on_statistics  # type: ignore[attr-defined]
+        for answers in (1, 1, 1):
+            looks(ANSWERED % answers)
+        assert bench.told == [], "the first look counts what came before the silence too"
+        looks(ANSWERED % 2)
+        assert bench.told == [(member, "answered", None)]
+        looks(ANSWERED % 3)
+        assert len(bench.told) == 1
+        bench.close()
+
+
+def test_a_memory_member_tells_that_an_outage_is_over() -> None:
+    bench = BrokerBench(broker := MemoryBroker(), "q")
+    member = bench.join()
+    broker.down = True
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable):
+            member.poll()
+    broker.down = False
+    for _ in range(2):
+        member.poll()
+    assert bench.told == [(member, "answered", None)]
     bench.close()
 
 

@@ -81,6 +81,23 @@ def test_a_write_that_kafka_does_not_acknowledge_is_sent_again_and_holds_the_off
     assert "available" in worker.kinds()
 
 
+@pytest.mark.parametrize("loop", ["intake", "scheduler"])
+def test_kafka_answers_again_as_soon_as_a_poll_is_answered_though_there_is_nothing_to_do(
+    stage: Stage, loop: str
+) -> None:
+    worker = stage.player()
+    turn = worker.turn if loop == "intake" else worker.schedule
+    turn()
+    for _ in range(2):
+        stage.broker.down = True
+        turn()
+        stage.broker.down = False
+        turn(2)
+    assert [kind for kind in worker.kinds() if "available" in kind] == ["unavailable", "available"], (
+        "the rest is too soon"
+    )
+
+
 def test_a_refused_accept_closes_nothing_and_goes_back_to_the_claim(stage: Stage) -> None:
     stage.publish("a")
     slow, quick = stage.player("slow"), stage.player("quick")

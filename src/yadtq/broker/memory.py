@@ -227,14 +227,19 @@ class MemoryConsumer(_Log):
         self._listener = listener
         self._start = start
         self._expelled = False
+        self._refused = False  # a poll, and none has been answered since
         self._failure: Exception | None = None  # of `start`
         with broker.lock:
             broker.members.setdefault((topic, group), []).append(self)
 
     def poll(self, timeout_s: float, most: int) -> list[Record]:
+        refused, self._refused = self._refused, True
         self._broker.check()
+        self._refused = False
         if self._failure is not None:
             raise self._failure
+        if refused:
+            self._listener.answered()
         self._rebalance()
         return super().poll(timeout_s, most)
 

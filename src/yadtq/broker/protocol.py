@@ -160,6 +160,9 @@ class Listener(Protocol):
     def committed(self, positions: Mapping[TopicPartition, Position], error: str | None) -> None:
         """The broker answered a commit; error: None where it took it."""
 
+    def answered(self) -> None:
+        """The broker answers again, after `poll` had raised BrokerUnavailable."""
+
 
 class Consumer(Protocol):
     """A member of a consumer group on one topic. One thread owns it."""

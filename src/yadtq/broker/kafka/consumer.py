@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from yadtq.broker.kafka.properties import ANSWER_S, client_log
 from yadtq.broker.kafka.records import position_of, records_of, where_of
+from yadtq.broker.kafka.silence import LOOK_MS, MOST, Silence
 from yadtq.broker.protocol import Listener, Record, Start, TopicPartition
 from yadtq.errors import BrokerUnavailable
 from yadtq.offsets import Position
@@ -32,8 +33,10 @@ class KafkaConsumer:
         self._failure: Exception | None = None  # of `start`
         self._owned: set[TopicPartition] = set()  # what the listener was told of
         self._closing = False
-        self._problem: KafkaError | None = None
-        callbacks = {"on_commit": self._on_commit, "error_cb": self._on_error}
+        self._problem = ""  # that Kafka does not answer, and how that is known
+        self._told = 0  # looks since a problem was told, with the telling; 0: its end was told too
+        self._silence = Silence()
+        callbacks = {"on_commit": self._on_commit, "error_cb": self._on_error, "stats_cb": self._on_statistics}
         self._consumer = ck.Consumer({**config, **callbacks}, logger=client_log)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
@@ -44,15 +47,27 @@ class KafkaConsumer:
             raise self._failure
         if first is not None:
             return records_of([first, *self._consumer.consume(most - 1, 0)])
-        problem, self._problem = self._problem, None
-        if problem is not None:
-            raise BrokerUnavailable(f"Kafka does not answer: {problem.str()}")
+        problem, self._problem = self._problem, ""
+        if problem:
+            self._told = 1
+            raise BrokerUnavailable(f"Kafka does not answer: {problem}")
         return []
 
     def _on_error(self, error: KafkaError) -> None:
         """Told inside `poll`. Single connections come and go; only all of them at once is an outage."""
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._problem = error
+            self._problem = error.str()
+
+    def _on_statistics(self, statistics: str) -> None:
+        """Told inside `poll`, every second."""
+        self._silence.look(statistics)
+        if self._silence.looks >= MOST:
+            self._problem = f"nothing has come from it for {self._silence.looks * LOOK_MS // 1000} s"
+        elif self._told:
+            self._told += 1
+            if self._told > 2 and not self._silence.looks:  # the first look counts what came before the problem too
+                self._told = 0
+                self._listener.answered()
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         self._consumer.pause([ck.TopicPartition(*where) for where in partitions])

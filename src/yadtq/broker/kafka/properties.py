@@ -6,6 +6,7 @@ One invariant: what a role relies on is laid over the user's properties, what it
 import logging
 from typing import Any
 
+from yadtq.broker.kafka import silence
 from yadtq.settings import GroupProtocol
 
 # Only for the client itself; what YADTQ has to say goes to "yadtq".
@@ -42,6 +43,7 @@ READER: dict[str, Any] = {
 MEMBER: dict[str, Any] = {
     **READER,
     "enable.auto.offset.store": False,
+    "statistics.interval.ms": silence.LOOK_MS,
 }
 
 
