@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 from broker_bench import BrokerBench
@@ -168,6 +169,22 @@ def test_a_kafka_member_whose_group_cannot_be_asked_says_so_and_begins_without(
     member.consumer._on_assign(Silent(), [TopicPartition("q", 0)])  # type: ignore[attr-defined]
     assert member.owned == {bench.at(0): Position(0, "", committed=False)}
     assert "committed offsets could not be read" in caplog.text
+    bench.close()
+
+
+@pytest.mark.parametrize("code", [KafkaError._STATE, KafkaError._OUTDATED])
+def test_a_kafka_member_seeks_again_while_its_client_is_beginning_with_the_partition(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    bench = BrokerBench(KafkaBroker({"bootstrap.servers": "127.0.0.1:1"}, "nowhere"), "q")
+    member = bench.join()
+    client = Mock()
+    client.seek.side_effect = [KafkaException(KafkaError(code)), None]
+    with monkeypatch.context() as patch:
+        patch.setattr(member.consumer, "_consumer", client)
+        patch.setattr(member.consumer, "_owned", {bench.at(0)})
+        member.consumer.seek(bench.at(0), 4)
+    assert client.seek.call_count == 2
     bench.close()
 
 

@@ -82,8 +82,8 @@ class KafkaConsumer:
                 self._consumer.seek(ck.TopicPartition(*where, offset))
                 return
             except KafkaException as error:
-                # A partition that was just assigned: the client's own thread has not begun with it yet.
-                if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
+                # A partition that was just assigned: the client's own thread has not begun with it, or does just now.
+                if error.args[0].code() not in (KafkaError._STATE, KafkaError._OUTDATED) or time.monotonic() > deadline:
                     raise BrokerUnavailable(f"Kafka: {error.args[0].str()}") from error
                 time.sleep(0.001)
 
