@@ -5,9 +5,12 @@ number alone. Both are plain values; they can cross a pipe. Structs, because the
 """
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
+
+# Where it runs: beside others; alone in a process, by its definition; or alone because it has ended a process before.
+Place = Literal["shared", "solo", "suspect"]
 
 
 class Attempt(Struct, frozen=True, gc=False):
@@ -20,7 +23,7 @@ class Attempt(Struct, frozen=True, gc=False):
     kwargs: bytes  # JSON object
     attempt: int  # how-manieth start of this task this is, from 1
     fence: str  # what lets this attempt write, and no other
-    solo: bool = False  # it runs in a process of its own: by its definition, or because it has ended one before
+    place: Place = "shared"
     time_limit_s: float = 0.0  # how long it may run; 0: as long as it takes. Kept for what is solo only
     incarnation: str = ""  # of the worker, when it was claimed: the lease under which it may start
 

@@ -8,7 +8,7 @@ import itertools
 
 from msgspec import structs
 
-from yadtq.attempt import Attempt
+from yadtq.attempt import Attempt, Place
 from yadtq.broker import Record
 from yadtq.catalogue import Known
 from yadtq.envelope import Envelope
@@ -30,11 +30,11 @@ class Work:
         "failures",
         "incarnation",
         "number",
+        "place",
         "record",
         "round",
         "run",
         "since_mono",
-        "solo",
         "told",
         "verdict",
     )
@@ -50,7 +50,7 @@ class Work:
         self.verdict: Verdict | None = None
         self.failures = 0  # of the tries in place, should the ledger forget them
         self.since_mono = 0.0  # when it was given to a runner, or first asked for elsewhere
-        self.solo = False  # it waits among those that run alone
+        self.place: Place = "shared"  # the lanes that it waits in
         self.told = False  # that it has started
         self.copied = False  # a copy of its record carries it: its own is closed, or will be with the copy's report
 
@@ -95,7 +95,7 @@ class Work:
             bytes(envelope.task_kwargs),
             run.attempt,
             run.fence,
-            solo=limits.solo or run.deaths > 0,
+            place="solo" if limits.solo else "suspect" if run.deaths > 0 else "shared",
             time_limit_s=limits.time_limit_s or 0.0,
             incarnation=self.incarnation,
         )

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from runner_app import app
 
 from waiting import eventually
-from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Lease, Outcome, Place, Recalled, Started
 from yadtq.runners import InlineRunner, Runner, Sink
 from yadtq.runners.pool import PoolRunner
 from yadtq.service import SystemClock
@@ -100,11 +100,16 @@ class Bench:
         number = next(self._numbers)
         limits = known.limits if (known := app.registry.get(task)) else FREE
         limit_s = limits.time_limit_s or 0.0
-        return Attempt(number, f"t{number}", task, args, b"{}", 1, "1.1", limits.solo, limit_s, self.life)
+        place: Place = "solo" if limits.solo else "shared"
+        return Attempt(number, f"t{number}", task, args, b"{}", 1, "1.1", place, limit_s, self.life)
 
     def alone(self, task: str, *args: object) -> Attempt:
-        """As after a death: alone, whatever the task's definition says."""
-        return replace(self.attempt(task, *args), solo=True)
+        """Alone, whatever the task's definition says."""
+        return replace(self.attempt(task, *args), place="solo")
+
+    def suspect(self, task: str, *args: object) -> Attempt:
+        """As after a death."""
+        return replace(self.attempt(task, *args), place="suspect")
 
     def attempts(self, count: int, task: str, *args: object) -> list[Attempt]:
         return [self.attempt(task, *args) for _ in range(count)]

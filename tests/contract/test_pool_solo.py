@@ -12,8 +12,8 @@ from runner_bench import Bench, alive, staged
 
 import yadtq.runners.staff
 from waiting import eventually
-from yadtq.attempt import Attempt, Ending
-from yadtq.runners.pool import PoolRunner, Solo
+from yadtq.attempt import Attempt, Ending, Place
+from yadtq.runners.pool import SUSPECTS_MOST, PoolRunner, Solo
 
 
 @pytest.fixture
@@ -63,19 +63,51 @@ def test_a_task_that_has_ended_a_runner_takes_nobody_with_it_when_it_does_so_aga
         neighbours = held(bench, pool, "wait", 1)
         other = held(bench, pool, "alone", 1)
         for task in ("crash", "leave_at_once"):
-            assert bench.run(pool, bench.alone(task)).ending is Ending.DIED
+            assert bench.run(pool, bench.suspect(task)).ending is Ending.DIED
         assert pool.pids == [pid]
         bench.gate.open()
         assert {outcome.ending for outcome in bench.all_of(neighbours + other)} == {Ending.RETURNED}
 
 
+def test_all_that_ran_in_one_dead_runner_runs_again_side_by_side_each_in_a_process_of_its_own(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=16, solo=Solo(1)) as pool:
+        victims = held(bench, pool, "wait", 16)
+        killed = pool.pids[0]
+        os.kill(killed, signal.SIGKILL)
+        assert {outcome.ending for outcome in bench.all_of(victims)} == {Ending.DIED}
+        assert pool.room("suspect") == 16
+        again = [bench.suspect("wait", bench.gate.path) for _ in range(19)]
+        pool.start(again)
+        eventually(lambda: {attempt.number for attempt in again[:16]} <= set(bench.started), 30)
+        assert pool.room("suspect") == 0
+        held(bench, pool, "alone", 1)  # it has a place of its own
+        os.kill(pool.solo_pids[-1], signal.SIGKILL)
+        (died,) = eventually(lambda: [number for number in bench.outcomes if number >= again[0].number])
+        assert bench.outcomes[died].ending is Ending.DIED
+        eventually(lambda: again[16].number in bench.started)
+        assert not {attempt.number for attempt in again[17:]} & set(bench.started), "more than fit into one runner wait"
+        bench.gate.open()
+        ended = [outcome for outcome in bench.all_of(again) if outcome.number != died]
+        assert {outcome.ending for outcome in ended} == {Ending.RETURNED}
+        pids = {int(outcome.result or b"0") for outcome in ended}
+        assert len(pids) >= 16, "two of them were in one process"
+        assert not pids & {killed, *pool.pids}
+
+
+def test_so_many_suspects_run_at_a_time_as_is_said(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=SUSPECTS_MOST + 1) as pool:
+        assert pool.room("suspect") == SUSPECTS_MOST
+    with bench.pool(runners=1, slots=2, solo=Solo(1, suspects=5)) as pool:
+        assert (pool.room("suspect"), pool.room("solo")) == (5, 1)
+
+
 def test_what_waits_to_run_alone_takes_no_room_from_the_others_and_can_be_recalled(bench: Bench) -> None:
     with bench.pool(runners=1, slots=2, solo=Solo(2)) as pool:
-        assert (pool.room(), pool.solo_room()) == (2, 2)
+        assert (pool.room(), pool.room("solo")) == (2, 2)
         running = held(bench, pool, "alone", 2)
         waiting = bench.attempts(5, "alone", bench.gate.path)
         pool.start(waiting)
-        assert (pool.room(), pool.solo_room()) == (2, 0)
+        assert (pool.room(), pool.room("solo")) == (2, 0)
         others = bench.attempts(100, "double", 1)
         pool.start(others)
         bench.all_of(others)
@@ -89,10 +121,13 @@ def test_what_waits_to_run_alone_takes_no_room_from_the_others_and_can_be_recall
         assert b"%d" % pool.pids[0] not in pids
 
 
-def test_a_runner_of_its_own_runs_one_task_at_a_time_however_quick_they_are(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["solo", "suspect"])
+def test_a_runner_of_its_own_runs_one_task_at_a_time_however_quick_they_are(
+    bench: Bench, tmp_path: Path, place: Place
+) -> None:
     witness = tmp_path / "witness"
     with bench.pool(runners=1, slots=1, solo=Solo(1)) as pool:
-        attempts = [bench.alone("crowd", str(witness)) for _ in range(100)]
+        attempts = [replace(bench.attempt("crowd", str(witness)), place=place) for _ in range(100)]
         pool.start(attempts)
         bench.all_of(attempts)
     assert lines(witness) == ["in", "out"] * 100

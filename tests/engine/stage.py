@@ -8,7 +8,7 @@ import msgspec
 
 from opening import open_ledger
 from waiting import ManualClock
-from yadtq.attempt import Attempt, Ending, Lease, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Ending, Lease, Outcome, Place, Recalled, Started
 from yadtq.broker import Message, OnReport, OnReports, Record, Report, TopicPartition
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer
 from yadtq.codec import OutcomeRecord, decode_outcome, encode
@@ -73,7 +73,7 @@ class Leased:
 
 
 class ObedientRunner(Leased):
-    """Starts and ends attempts when the test says so."""
+    """Starts and ends attempts when the test says so; of suspects as many at a time as of those that share."""
 
     def __init__(self, sink: Sink, slots: int, solo_slots: int) -> None:
         super().__init__()
@@ -83,13 +83,12 @@ class ObedientRunner(Leased):
         self.running: dict[int, Attempt] = {}
         self.history: list[tuple[str, int]] = []  # (task id, attempt) of every start
         self._sink = sink
-        self._slots, self._solo_slots = slots, solo_slots
+        self._slots: dict[Place, int] = {"shared": slots, "solo": solo_slots, "suspect": slots}
 
-    def room(self) -> int:
-        return self._slots - sum(not attempt.solo or not self.isolates for attempt in self.in_hand)
-
-    def solo_room(self) -> int:
-        return self._solo_slots - sum(attempt.solo for attempt in self.in_hand) if self.isolates else 0
+    def room(self, place: Place = "shared") -> int:
+        if not self.isolates:
+            return self._slots["shared"] - len(self.in_hand) if place == "shared" else 0
+        return self._slots[place] - sum(attempt.place == place for attempt in self.in_hand)
 
     @property
     def in_hand(self) -> list[Attempt]:

@@ -61,7 +61,7 @@ def test_an_attempt_whose_outcome_was_lost_with_its_runner_is_claimed_anew(stage
     again = next(attempt for attempt in worker.runner.waiting.values() if attempt.task_id == "a")
     assert (first.attempt, again.attempt) == (1, 2)
     assert again.fence != first.fence
-    assert again.solo, "what is left of it may have ended the runner, and would end others with it"
+    assert again.place == "suspect", "what is left of it may have ended the runner, and would end others with it"
     assert worker.kinds("a").count("outcome_lost") == 1
     assert not {"retrying", "snoozed"} & set(worker.kinds("a"))
     if order == "partition":

@@ -137,7 +137,7 @@ def test_a_worker_that_is_told_of_new_code_runs_what_only_that_knows() -> None:
     catalogue.learn(rules_of(registry_of("add", "new!")))
     stage.publish("t", task_type="new!")
     worker.turn(2)
-    assert [attempt.solo for attempt in worker.runner.in_hand] == [True]
+    assert [attempt.place for attempt in worker.runner.in_hand] == ["solo"]
     worker.work(4)
     assert stage.record("t").shown is State.SUCCESS
     catalogue.learn(rules_of(registry_of("new!")))

@@ -7,7 +7,7 @@ from yadtq.states import State
 
 
 def given(worker: Player, *, solo: bool) -> list[str]:
-    return sorted(attempt.task_id for attempt in worker.runner.in_hand if attempt.solo is solo)
+    return sorted(attempt.task_id for attempt in worker.runner.in_hand if (attempt.place != "shared") is solo)
 
 
 def crowd(stage: Stage) -> None:
@@ -26,7 +26,7 @@ def test_no_more_are_claimed_than_can_start_and_the_others_pass_them() -> None:
     for _ in range(20):
         worker.runner.begin()
         for number, attempt in list(worker.runner.running.items()):
-            if not attempt.solo:
+            if attempt.place == "shared":
                 worker.runner.end_one(number)
         worker.turn(4)
     assert all(stage.record(f"a{n}").status is State.SUCCESS for n in range(20))
@@ -67,6 +67,57 @@ def test_a_task_that_has_ended_its_runner_runs_alone_from_then_on_on_every_worke
     assert given(second, solo=True) == ["poison"]
     second.work()
     assert stage.record("poison").status is State.SUCCESS
+
+
+def places(worker: Player) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"shared": [], "solo": [], "suspect": []}
+    for attempt in worker.runner.in_hand:
+        found[attempt.place].append(attempt.task_id)
+    return found
+
+
+def die(worker: Player) -> None:
+    """The shared runner dies with what runs in it."""
+    worker.runner.begin()
+    for number, attempt in list(worker.runner.running.items()):
+        if attempt.place == "shared":
+            worker.runner.end_one(number, Ending.DIED)
+    worker.turn(3)
+
+
+def test_all_that_ran_in_one_runner_that_died_runs_again_at_once_and_more_than_that_wait_unclaimed() -> None:
+    stage = Stage(tasks=("add", "alone!"))
+    stage.publish("s0", "s1", task_type="alone!")
+    stage.publish(*(f"a{n}" for n in range(10)))
+    worker = stage.player(slots=4, order="unordered", solo_slots=1)
+    worker.turn(4)
+    assert places(worker) == {"shared": ["a0", "a1", "a2", "a3"], "solo": ["s0"], "suspect": []}
+    die(worker)
+    assert places(worker) == {
+        "shared": ["a4", "a5", "a6", "a7"],
+        "solo": ["s0"],
+        "suspect": ["a0", "a1", "a2", "a3"],
+    }
+    die(worker)
+    assert places(worker)["suspect"] == ["a0", "a1", "a2", "a3"]
+    assert stage.record("a4").status is State.QUEUED, "claimed before it can start"
+    worker.work()
+    assert all(stage.record(f"a{n}").status is State.SUCCESS for n in range(10))
+    assert [worker.runner.history.count((f"a{n}", 2)) for n in range(10)] == [1] * 8 + [0] * 2
+
+
+def test_a_task_that_runs_alone_by_its_definition_stays_among_its_like_after_a_death() -> None:
+    stage = Stage(tasks=("alone!",))
+    stage.publish("s0", "s1", task_type="alone!")
+    worker = stage.player(order="unordered", solo_slots=1)
+    worker.turn(3)
+    worker.runner.begin()
+    worker.runner.end(Ending.DIED)
+    worker.turn(5)
+    assert [attempt.place for attempt in worker.runner.in_hand] == ["solo"], "one at a time"
+    worker.work()
+    for task_id, deaths in (("s0", 1), ("s1", 0)):
+        assert (stage.record(task_id).status, stage.record(task_id).deaths) == (State.SUCCESS, deaths)
 
 
 def test_what_waits_alone_is_given_back_with_its_partition() -> None:

@@ -7,7 +7,7 @@ from books import Books
 from ports import Faults, ToGroup, ToKafka, ToLedger
 from stage import DELAYED_GROUP, Leased, Player, Stage
 
-from yadtq.attempt import Attempt, Ending, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Ending, Outcome, Place, Recalled, Started
 from yadtq.errors import Superseded
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.runners import Sink
@@ -39,20 +39,22 @@ class Crowd(Leased):
         super().__init__()
         self.isolates = solo_slots > 0
         self.processes = [Process(slots) for _ in range(processes)]
-        self.alone = [Process(1) for _ in range(solo_slots)]
+        self.alone: dict[Place, list[Process]] = {
+            "solo": [Process(1) for _ in range(solo_slots)],
+            "suspect": [Process(1) for _ in range(slots)],
+        }
         self.on_start: Callable[[Attempt], None] = lambda _: None
         self.on_death: Callable[[list[Attempt]], None] = lambda _: None
         self._sink = sink
 
-    def room(self) -> int:
-        return sum(max(process.slots + AHEAD - process.held, 0) for process in self.processes)
-
-    def solo_room(self) -> int:
-        return sum(process.held == 0 for process in self.alone)
+    def room(self, place: Place = "shared") -> int:
+        if place == "shared":
+            return sum(max(process.slots + AHEAD - process.held, 0) for process in self.processes)
+        return sum(process.held == 0 for process in self.alone[place]) if self.isolates else 0
 
     def start(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
-            group = self.alone if attempt.solo and self.isolates else self.processes
+            group = self.alone.get(attempt.place, self.processes) if self.isolates else self.processes
             least = min(group, key=lambda process: process.held)
             least.waiting[attempt.number] = attempt
 
@@ -66,7 +68,7 @@ class Crowd(Leased):
 
     @property
     def everybody(self) -> list[Process]:
-        return [*self.processes, *self.alone]
+        return [*self.processes, *self.alone["solo"], *self.alone["suspect"]]
 
     @property
     def busy(self) -> bool:

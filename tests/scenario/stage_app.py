@@ -1,5 +1,6 @@
 """An app as a user has one, for the dramas with `yadtq worker`."""
 
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,14 @@ def add(a: int, b: int) -> int:
 def nap(seconds: float) -> int:
     """Sleep, and return who slept."""
     time.sleep(seconds)
+    return os.getpid()
+
+
+@app.task
+def wait(gate: str) -> int:
+    """Until the drama lets go of this file; return who waited."""
+    with open(gate) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
     return os.getpid()
 
 

@@ -56,7 +56,17 @@ def worker(
     concurrency: Annotated[int, typer.Option(help="tasks at a time in each runner", min=1)] = 16,
     max_tasks: Annotated[int, typer.Option(help="replace a runner after so many tasks; 0: never", min=0)] = 0,
     max_memory_mb: Annotated[int, typer.Option(help="replace a runner that holds more MiB; 0: never", min=0)] = 0,
-    solo: Annotated[int, typer.Option(help="tasks at a time that run alone; default: the number of cores", min=0)] = 0,
+    solo: Annotated[
+        int,
+        typer.Option(help="tasks at a time that run alone by their definition; default: the number of cores", min=0),
+    ] = 0,
+    suspects: Annotated[
+        int,
+        typer.Option(
+            help="tasks at a time that run alone since a process ended under them; default: --concurrency, at most 32",
+            min=0,
+        ),
+    ] = 0,
     order: Annotated[
         Order,
         typer.Option(help="key: one task of an ordering key at a time, in their order; partition: one of a partition"),
@@ -81,9 +91,10 @@ def worker(
     from yadtq.telemetry import EVENTS, Telemetry
     from yadtq.worker import Worker
 
-    sizes = Sizes(runners, concurrency, max_tasks, max_memory_mb, solo or os.cpu_count() or 1)
-    if not runners and (max_tasks or max_memory_mb or solo):
-        raise SettingsError("--max-tasks, --max-memory-mb and --solo are about runners; they need --runners 1 or more")
+    sizes = Sizes(runners, concurrency, max_tasks, max_memory_mb, solo or os.cpu_count() or 1, suspects)
+    if not runners and (max_tasks or max_memory_mb or solo or suspects):
+        caps = "--max-tasks, --max-memory-mb, --solo and --suspects"
+        raise SettingsError(f"{caps} are about runners; they need --runners 1 or more")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     app = load_app(target, kafka, redis)
     name = name or f"{socket.gethostname()}-{os.getpid()}"
@@ -151,6 +162,7 @@ class Sizes:
     max_tasks: int
     max_memory_mb: int
     solo: int
+    suspects: int = 0
 
 
 def start_pool(
@@ -171,7 +183,7 @@ def start_pool(
         max_memory_mb=sizes.max_memory_mb,
         on_tasks=known.learn,
         publish=app.publish_for,
-        solo=Solo(sizes.solo, spare=bool(app.registry.solo)),
+        solo=Solo(sizes.solo, bool(app.registry.solo), sizes.suspects),
     )
     signal.signal(signal.SIGHUP, lambda *_: pool.replace())
     return pool

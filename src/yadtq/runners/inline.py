@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Lease, Outcome, Place, Recalled, Started
 from yadtq.runners.execution import execute, execute_async
 from yadtq.runners.protocol import Sink
 from yadtq.runners.submits import Publish, Submits
@@ -65,12 +65,11 @@ class InlineRunner:
         for thread in self._threads:
             thread.start()
 
-    def room(self) -> int:
+    def room(self, place: Place = "shared") -> int:
+        if place != "shared":
+            return 0
         with self._changed:
             return max(self._slots - self._running - len(self._waiting), 0)
-
-    def solo_room(self) -> int:
-        return 0
 
     def start(self, attempts: Sequence[Attempt]) -> None:
         with self._changed:

@@ -1,6 +1,6 @@
 """Child processes that run user code: the worker's side of them, as one runner.
 
-    shared runners: always there, many attempts each      solo runners: one attempt at a time, started when needed
+    shared: always there, many attempts each      solo, suspect: one attempt at a time each, started when needed
 
 One invariant: an attempt that is to run alone is never in a process with another one, so ending it ends nothing else.
 When the worker dies, its children end with it, and with them, by the minder, whatever user code had started.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from yadtq.attempt import Attempt, Lease
+from yadtq.attempt import Attempt, Lease, Place
 from yadtq.catalogue import Rules
 from yadtq.errors import SettingsError
 from yadtq.runners.crew import Crew
@@ -25,19 +25,20 @@ from yadtq.service import SystemClock
 
 OnTasks = Callable[[Sequence[Rules]], None]
 
+SUSPECTS_MOST = 32  # where nobody says how many: each is a process of 14 MiB and more, and 0.1 s of a core to start
+
 
 @dataclass(frozen=True, slots=True)
 class Solo:
     """How attempts run that run alone."""
 
-    most: int = os.cpu_count() or 1  # at a time
-    spare: bool = (
-        False  # one process is kept ready: the next start takes 1 ms instead of a Python's start and an import
-    )
+    most: int = os.cpu_count() or 1  # at a time, of those that do so by their definition
+    spare: bool = False  # one process is kept ready for these: a start takes 1 ms, and not a Python's and an import
+    suspects: int = 0  # at a time, of those that have ended a process; 0: what fits into one, at most SUSPECTS_MOST
 
 
 class PoolRunner:
-    """Runs attempts in `runners` child processes of `slots` each, and those that are `solo` each in one of its own.
+    """Runs attempts in `runners` child processes of `slots` each, and those that run alone each in one of its own.
 
     Args:
         target: `module:app`, imported by every child, from the working folder too.
@@ -73,7 +74,7 @@ class PoolRunner:
         publish: Publish | None = None,
     ) -> None:
         solo = solo or Solo()
-        if runners < 1 or slots < 1 or solo.most < 1:
+        if runners < 1 or slots < 1 or solo.most < 1 or solo.suspects < 0:
             raise SettingsError(f"a pool has at least 1 runner of 1 slot, not {runners} of {slots}")
         on_event = on_event or (lambda _kind, _text: None)
 
@@ -92,12 +93,14 @@ class PoolRunner:
         caps = {"max_tasks": max_tasks, "max_memory_mb": max_memory_mb}
         try:
             self._shared = crew(Plan(slots, least=runners, most=runners, **caps))
-            self._solo = crew(Plan(1, least=0, most=solo.most, spare=int(solo.spare), ahead_most=0, **caps))
+            alone = crew(Plan(1, least=0, most=solo.most, spare=int(solo.spare), ahead_most=0, **caps))
+            suspects = solo.suspects or min(slots, SUSPECTS_MOST)
+            suspect = crew(Plan(1, least=0, most=suspects, ahead_most=0, **caps))
         except BaseException:
             self._groups.close()
             raise
-        self._crews = (self._shared, self._solo)
-        for started in self._crews:
+        self._crews: dict[Place, Crew] = {"shared": self._shared, "solo": alone, "suspect": suspect}
+        for started in self._crews.values():
             started.begin()
         try:
             self._shared.await_first()
@@ -107,26 +110,21 @@ class PoolRunner:
 
     # -- the port ------------------------------------------------------------------------------------------------------
 
-    def room(self) -> int:
-        return self._shared.room()
-
-    def solo_room(self) -> int:
-        return self._solo.room()
+    def room(self, place: Place = "shared") -> int:
+        return self._crews[place].room()
 
     def start(self, attempts: Sequence[Attempt]) -> None:
-        solo = [attempt for attempt in attempts if attempt.solo]
-        if solo:
-            self._solo.start(solo)
-            attempts = [attempt for attempt in attempts if not attempt.solo]
-        self._shared.start(attempts)
+        for place, crew in self._crews.items():
+            if here := [attempt for attempt in attempts if attempt.place == place]:
+                crew.start(here)
 
     def recall(self, numbers: Sequence[int]) -> None:
         wanted = frozenset(numbers)
-        for crew in self._crews:
+        for crew in self._crews.values():
             crew.recall(wanted)
 
     def renew(self, lease: Lease) -> None:
-        for crew in self._crews:
+        for crew in self._crews.values():
             crew.renew(lease)
 
     def close(self, timeout_s: float) -> bool:
@@ -135,16 +133,16 @@ class PoolRunner:
         Returns False when something still runs; it goes on, and its outcome is told. Close again, or `kill`.
         """
         until_mono = time.monotonic() + timeout_s
-        for crew in self._crews:
+        for crew in self._crews.values():
             crew.close(0)
-        idle = all(crew.close(max(until_mono - time.monotonic(), 0.0)) for crew in self._crews)
+        idle = all(crew.close(max(until_mono - time.monotonic(), 0.0)) for crew in self._crews.values())
         if idle:
             self._close()
         return idle
 
     def kill(self) -> None:
         """End every child now, with whatever runs in it."""
-        for crew in self._crews:
+        for crew in self._crews.values():
             crew.kill()
         self._close()
 
@@ -159,7 +157,7 @@ class PoolRunner:
 
         Where the new code cannot be imported the old children stay, and a `runner_failed` says why.
         """
-        for crew in self._crews:
+        for crew in self._crews.values():
             crew.replace()
 
     @property
@@ -169,5 +167,5 @@ class PoolRunner:
 
     @property
     def solo_pids(self) -> list[int]:
-        """The solo runners that take attempts, or run one."""
-        return self._solo.pids
+        """The runners of one attempt at a time, of both kinds, that take one or run one."""
+        return self._crews["solo"].pids + self._crews["suspect"].pids

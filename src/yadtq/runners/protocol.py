@@ -7,7 +7,7 @@ its outcome or by `Recalled`. What runs is never stopped halfway by a recall, no
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from yadtq.attempt import Attempt, Lease, Outcome, Recalled, Started
+from yadtq.attempt import Attempt, Lease, Outcome, Place, Recalled, Started
 
 Sink = Callable[[Sequence[Started | Outcome | Recalled]], None]  # what came at the same time
 OnEvent = Callable[[str, str], None]  # what became of a child, as a kind and a sentence
@@ -16,13 +16,13 @@ OnEvent = Callable[[str, str], None]  # what became of a child, as a kind and a 
 class Runner(Protocol):
     """Runs attempts and tells a sink, on threads of its own, what becomes of them."""
 
-    isolates: bool  # it runs `solo` attempts each in a process of its own, and ends those that pass their time limit
+    isolates: bool  # what is not `shared` runs in a process of its own, which is ended where it passes its time limit
 
-    def room(self) -> int:
-        """How many more attempts it would start without delay."""
+    def room(self, place: Place = "shared") -> int:
+        """How many more attempts it would start there without delay; no place takes room from another one.
 
-    def solo_room(self) -> int:
-        """How many more that run alone; they take no room from the others. Always 0 where it does not isolate."""
+        Only the shared one has any where it does not isolate.
+        """
 
     def start(self, attempts: Sequence[Attempt]) -> None:
         """Take attempts; those that find no free slot wait inside."""

@@ -20,6 +20,7 @@ IDLE_S = 10.0  # a child beyond those that are wanted is kept so long for the ne
 MEMORY_EVERY_S = 1.0
 HEAVY_DRAIN_S = 1.5  # a child over its memory is given nothing more after this, also where no successor is ready yet,
 HEAVY_KILL_S = 3.5  # and is killed after this: it ends within 5 s, whatever runs in it
+CORES = os.cpu_count() or 1
 BACKOFF_S = 0.05
 BACKOFF_MOST_S = 3.0
 PROC = Path("/proc")
@@ -74,6 +75,7 @@ class Staff:
         self.leaving = False  # no new ones, and those that are there shall go
         self._make = make
         self._replacing: deque[RunnerProcess] = deque()
+        self._at_once = CORES if plan.elastic else plan.most
         self._max_tasks = plan.max_tasks
         self._max_memory_mb = plan.max_memory_mb
         self._weighed_mono = 0.0
@@ -176,11 +178,18 @@ class Staff:
         return idle[: max(len(steady) - self.wanted, 0)]
 
     def vacancies(self, now_mono: float) -> list[RunnerProcess | None]:
-        """The starts that are due: each names the child that it replaces, if any."""
+        """The starts that are due: each names the child that it replaces, if any.
+
+        Of those that come with the work, as many start at a time as there are cores, or as are ready already. So the
+        first ones are not slowed by those behind them: where tasks are quick they do them all, and where tasks are long
+        the last ones come as soon.
+        """
         if self.leaving or now_mono < self.backoff.at_mono:
             return []
         own = [child for child in self.children if child.stage is not Stage.DRAINING and child.replaces is None]
-        due: list[RunnerProcess | None] = [None] * (self.wanted - len(own))
+        starting = sum(child.stage is Stage.STARTING for child in own)
+        more = max(self._at_once, len(own) - starting) - starting
+        due: list[RunnerProcess | None] = [None] * min(self.wanted - len(own), more)
         while self._replacing and self._replacing[0].stage is Stage.DRAINING:
             self._replacing.popleft()
         if self._replacing and all(child.replaces is None for child in self.children):
