@@ -11,6 +11,7 @@ import test_later
 import test_others_bugs
 import test_rebuild
 import test_scheduler
+import test_scheduler_index
 import test_settle_order
 import test_wipes
 from msgspec import structs
@@ -172,7 +173,7 @@ def delayed_by_task(patch: pytest.MonkeyPatch) -> None:
 
 @RULES.add(
     "nothing fires before the tombstones behind it are read",
-    with_a_worker(test_scheduler.test_nothing_fires_before_the_tombstones_behind_it_are_read),
+    with_a_worker(test_scheduler_index.test_nothing_fires_before_the_tombstones_behind_it_are_read),
 )
 def fired_while_the_index_is_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Shelf, "ready", property(lambda self: self.upto is not None))

@@ -4,6 +4,7 @@ Each step of a trace is a line. Where the rule stood in the way of the next step
 that the task comes to its one end all the same. `test_trace_mutants.py` takes each rule away.
 """
 
+from delays import unburied
 from stage import Player, Stage, registry_of
 from steps import (
     accepted,
@@ -36,12 +37,6 @@ from yadtq.task import Call, Options
 DAY_S = 86_400
 
 
-def alive_below(stage: Stage) -> set[bytes | None]:
-    """The keys in the delayed topic whose last record is no tombstone."""
-    last = {record.key: record for record in stage.lying_in(stage.topics.delayed)}
-    return {key for key, record in last.items() if record.value}
-
-
 # -- what waits for a time ---------------------------------------------------------------------------------------------
 
 
@@ -62,7 +57,7 @@ def test_the_tombstone_of_a_firing_does_not_erase_the_retry_after_it() -> None:
     w0.schedule()  # the tombstone after the firing
     commits(w1)
     assert stage.committed(1) == 1
-    assert alive_below(stage) == {b"2:t"}, "nothing in Kafka would carry it"
+    assert unburied(stage) == {b"2:t"}, "nothing in Kafka would carry it"
     finished(stage, w0, w1)
     assert stage.record("t").attempts == 3
 
