@@ -15,6 +15,7 @@
     ├── Unavailable              a store does not answer
     │   ├── BrokerUnavailable
     │   └── LedgerUnavailable
+    │       └── LedgerFull       it answers, and takes nothing new
     ├── NotFound                 no task has this id
     ├── UnknownQueue             no queue has this name
     ├── NotGrowable              a queue cannot get more partitions now
@@ -135,6 +136,10 @@ class BrokerUnavailable(Unavailable):
 
 class LedgerUnavailable(Unavailable):
     """Redis or Valkey does not answer, or refuses the command."""
+
+
+class LedgerFull(LedgerUnavailable):
+    """Redis or Valkey is full: it answers, and takes nothing new."""
 
 
 class NotFound(YadtqError):

@@ -63,6 +63,7 @@ class Courier:
     ) -> None:
         self.away = False  # for as long as that takes; a loop that waits there does not stand still
         self.again_mono = 0.0  # not before
+        self._brings = False  # the batch that is on its way: what a full ledger would refuse
         self._ledger = ledger
         self._topics = topics
         self._identity = identity
@@ -77,6 +78,7 @@ class Courier:
         batch = flight.batch(self._known)
         if not batch and self._clock.mono_s() < self._look_mono:
             return None
+        self._brings = batch.brings
         try:
             with self._on_the_way():
                 return self._ledger.ask(self._topics.tasks, self._identity.name, flight.incarnation, batch)
@@ -99,7 +101,7 @@ class Courier:
         except LedgerUnavailable as error:
             self._failed(error)
             return None
-        self._telemetry.answered("Redis")
+        self._telemetry.answered("Redis", took=self._brings)
         if answers.waiting:  # R2: nothing was done, and nothing can be until the ledger is read in
             self.again_mono = self._clock.mono_s() + WAIT_S
         else:

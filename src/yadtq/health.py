@@ -139,7 +139,7 @@ class Health(Service):
 
     def ready(self) -> Ready:
         """Say whether the worker consumes, and what is missing."""
-        missing = [f"{store} does not answer" for store in self._telemetry.silent]
+        missing = self._telemetry.problems
         if self._leaving():
             missing.append("the worker is leaving")
         if self._parts is None:

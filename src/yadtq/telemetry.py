@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
+from yadtq.errors import LedgerFull
+
 log = logging.getLogger("yadtq")
 AGAIN_S = 5.0  # between two reports that a store does not answer
 
@@ -82,6 +84,7 @@ class Telemetry:
         self._wanted: set[str] = set()
         self._lock = threading.Lock()
         self._failing: dict[str, bool] = {}  # store -> whether that was told
+        self._full: set[str] = set()  # those of them that answer, and take nothing new
         self._told_mono: dict[str, float] = {}  # store -> when it was last told that it fails
 
     def listen(self, listener: Listener, kinds: Container[str] = EVENTS) -> None:
@@ -108,10 +111,12 @@ class Telemetry:
     def failed(self, store: str, error: Exception | str) -> None:
         """A store did not answer: tell it at once, then every few seconds, however many threads notice.
 
-        Also where it answers some of them and others not, as a Redis does that is full: else each would tell it anew.
+        Also where it answers some of them and others not: else each would tell it anew.
         """
         now = time.monotonic()
         with self._lock:
+            if isinstance(error, LedgerFull):
+                self._full.add(store)
             due = store not in self._told_mono or now - self._told_mono[store] >= AGAIN_S
             self._failing[store] = due or self._failing.get(store, False)
             if not due:
@@ -119,16 +124,21 @@ class Telemetry:
             self._told_mono[store] = now
         self.tell(Event("unavailable", detail=str(error)))
 
-    def answered(self, store: str) -> None:
-        """A store answered: tell it if it was told that it had not."""
-        if store in self._failing:
+    def answered(self, store: str, *, took: bool = False) -> None:
+        """A store answered: tell it if it was told that it had not.
+
+        Args:
+            took: It was brought something new. A store that is full answers everything else.
+        """
+        if store in self._failing and (took or store not in self._full):
             with self._lock:
+                self._full.discard(store)
                 told = self._failing.pop(store, False)
             if told:
                 self.tell(Event("available", detail=store))
 
     @property
-    def silent(self) -> list[str]:
-        """The stores that did not answer when they were asked last."""
+    def problems(self) -> list[str]:
+        """What is wrong with the stores that did not answer, or took nothing new, when they were asked last."""
         with self._lock:
-            return sorted(self._failing)
+            return [f"{at} {'is full' if at in self._full else 'does not answer'}" for at in sorted(self._failing)]

@@ -9,7 +9,7 @@ import pytest
 from ledger_bench import RedisBench, redis_bench
 
 from opening import open_ledger
-from yadtq.errors import LedgerUnavailable
+from yadtq.errors import LedgerFull, LedgerUnavailable
 from yadtq.layout import RUN_TTL_S, Layout
 from yadtq.ledger import NewTask, Pulse, Run, connect
 from yadtq.ledger.redis import RedisLedger
@@ -76,8 +76,10 @@ def test_a_full_redis_still_takes_heartbeats(full: RedisBench) -> None:
 
 
 def test_a_full_redis_refuses_claims_as_unavailable(full: RedisBench) -> None:
-    with pytest.raises(LedgerUnavailable, match="is full and refuses what is new"):
+    with pytest.raises(LedgerFull, match="is full and refuses what is new"):
         full.claim("w1")
+    with pytest.raises(LedgerFull):  # who has nothing to ask hears of it too, and of its end
+        full.exchange("w1")
     assert full.ledger.records(["t"]) == [None]
 
 

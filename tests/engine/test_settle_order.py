@@ -5,7 +5,10 @@ from stage import Stage, registry_of
 
 from yadtq.attempt import Ending
 from yadtq.catalogue import Catalogue, rules_of
+from yadtq.errors import LedgerFull
 from yadtq.layout import HEADER_REASON, HEADER_SHA256, HEADER_SOURCE
+from yadtq.ledger import Batch, Seal
+from yadtq.ledger.made import Made
 from yadtq.states import State
 
 
@@ -79,6 +82,37 @@ def test_a_write_that_kafka_does_not_acknowledge_is_sent_again_and_holds_the_off
     assert len(stage.lying_in(stage.topics.dead)) == 1
     assert "unavailable" in worker.kinds()
     assert "available" in worker.kinds()
+
+
+def test_a_full_ledger_is_full_until_it_takes_something_new(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beats and seals land: that is no room for claims, and no coming and going."""
+    worker, ask, sealed = stage.player(), stage.ledger.ask, list[Seal]()
+
+    def full(topic: str, name: str, incarnation: str, batch: Batch) -> Made:
+        if batch.brings:
+            raise LedgerFull("full")
+        sealed.extend(batch.seals)
+        return ask(topic, name, incarnation, batch)
+
+    stage.publish("t")
+    worker.producer.hold = True
+    worker.work(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.ledger, "ask", full)
+        for _ in range(4):
+            stage.clock.turn(1_000)
+            worker.turn()
+            worker.heartbeat.turn()
+        assert "unavailable" in worker.kinds()
+        worker.producer.let_go()
+        stage.clock.turn(1_000)
+        worker.turn(2)
+        assert sealed
+        worker.heartbeat.turn()
+        assert "available" not in worker.kinds()
+    stage.clock.turn(1_000)
+    worker.turn(2)
+    assert worker.kinds()[-1] == "available"
 
 
 @pytest.mark.parametrize("loop", ["intake", "scheduler"])

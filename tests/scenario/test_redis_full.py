@@ -1,7 +1,8 @@
-"""Redis is full and refuses what is new: nobody turns DEAD, errors name it, and work goes on when there is room."""
+"""Redis is full and refuses what is new: nobody turns DEAD, nobody is ready, and work goes on when there is room."""
 
 import json
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -30,6 +31,7 @@ def test_beats_still_land_and_work_goes_on_when_there_is_room(fragile_stage: Sta
         stage.submit(*((name, "nap", 1.0) for name in RUNNING))
         for name in RUNNING:
             stage.until_running(name)
+        stage.until(lambda: [ready(url) for url in urls] == [[], []])
         client.config_set("maxmemory", 1)
         full_s = time.time()
         for worker in workers:
@@ -40,11 +42,13 @@ def test_beats_still_land_and_work_goes_on_when_there_is_room(fragile_stage: Sta
         # Two leases long, looked at all the while: whoever missed a beat would be seen DEAD.
         while time.time() - full_s < 2 * ALLOWED_S:
             assert [worker.status for worker in stage.app.ledger.workers()] == ["ALIVE", "ALIVE"]
+            assert [ready(url) for url in urls] == [["Redis is full"]] * 2, "beats land: that makes nobody ready"
         assert stage.finals([*RUNNING, *MEANWHILE]) == {}
         client.config_set("maxmemory", 0)
         roomy_s = time.time()
         assert set(stage.until_final([*RUNNING, *MEANWHILE]).values()) == {State.SUCCESS}
         stage.until_drained()
+        stage.until(lambda: [ready(url) for url in urls] == [[], []])
         events = [read(f"{url}/stats")["events"] for url in urls]
     account = stage.account().check(duplicated=set())
     started = [run.start_ms / 1000 for run in account.runs if run.task_id in MEANWHILE]
@@ -58,6 +62,16 @@ def test_beats_still_land_and_work_goes_on_when_there_is_room(fragile_stage: Sta
         assert 1 <= len(worker.said("unavailable")) <= 2 + (roomy_s - full_s) / 5.0
         worker.interrupt()
         worker.leaves(0)
+
+
+def ready(url: str) -> list[str]:
+    """What a worker says that it is missing; nothing where it is ready."""
+    try:
+        return list(read(f"{url}/ready")["missing"])
+    except urllib.error.HTTPError as error:
+        missing: list[str] = json.load(error)["missing"]
+        assert missing
+        return missing
 
 
 def read(url: str) -> dict[str, dict[str, int]]:

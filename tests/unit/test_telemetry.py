@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from yadtq.errors import LedgerFull, LedgerUnavailable
 from yadtq.telemetry import EVENTS, Event, Telemetry
 
 
@@ -42,13 +43,31 @@ def test_a_store_that_answers_some_and_not_others_is_told_once_in_a_while(monkey
     telemetry, heard, now = Telemetry(), list[str](), [1.0]
     telemetry.listen(lambda event: heard.append(event.kind))
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    for _ in range(40):  # a full Redis takes the beats and refuses the claims, twice a second, for 20 s
-        telemetry.failed("Redis", "full")
-        assert telemetry.silent == ["Redis"]
-        telemetry.answered("Redis")
-        assert telemetry.silent == []
+    for _ in range(40):
+        telemetry.failed("Kafka", "one of its brokers is gone")
+        assert telemetry.problems == ["Kafka does not answer"]
+        telemetry.answered("Kafka")
+        assert telemetry.problems == []
         now[0] += 0.5
     assert heard == ["unavailable", "available"] * 4
+
+
+def test_a_store_that_is_full_is_so_until_it_takes_something_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry, heard, now = Telemetry(), list[str](), [1.0]
+    telemetry.listen(lambda event: heard.append(event.kind))
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in range(40):  # it takes the beats and refuses the claims, twice a second, for 20 s
+        telemetry.failed("Redis", LedgerFull("full"))
+        telemetry.answered("Redis")
+        assert telemetry.problems == ["Redis is full"]
+        now[0] += 0.5
+    telemetry.answered("Redis", took=True)
+    assert telemetry.problems == []
+    assert heard == ["unavailable"] * 4 + ["available"]
+    telemetry.failed("Redis", LedgerUnavailable("gone"))
+    assert telemetry.problems == ["Redis does not answer"]
+    telemetry.answered("Redis")
+    assert telemetry.problems == []
 
 
 def test_a_store_that_goes_on_failing_is_told_again_and_its_return_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,11 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.accepts or self.seals or self.releases or self.claims)
 
+    @property
+    def brings(self) -> bool:
+        """Whether a store that is full refuses it; an empty one asks that too."""
+        return bool(self.accepts or self.claims) or not self
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:

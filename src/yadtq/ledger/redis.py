@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 from redis.retry import Retry
 
 from yadtq.codec import OutcomeRecord
-from yadtq.errors import LedgerUnavailable
+from yadtq.errors import LedgerFull, LedgerUnavailable
 from yadtq.layout import BARRIER_MS, LOCK_MS, RUN_TTL_S, Layout
 from yadtq.ledger import wire
 from yadtq.ledger.protocol import (
@@ -119,7 +119,7 @@ class RedisLedger:
         if batch.seals or batch.releases:
             value = wire.finish_value(seen, worker, self._task_key, self._ttl_s, of.sealed, batch.seals, batch.releases)
             calls.append(("finish", [epoch, writes, barrier], [value]))
-        if batch.accepts or batch.claims or not calls:
+        if batch.brings:
             value = wire.exchange_value(seen, self._task_key, topic, worker, incarnation, self._ttl_s * 1000, batch)
             calls.append(("exchange", [epoch, of.heartbeats, of.read(topic), writes, barrier], [value]))
         trip = self._ask(lambda: self._line.send(self._commands(calls)))
@@ -232,7 +232,7 @@ class RedisLedger:
         try:
             return move()
         except OutOfMemoryError as error:
-            raise LedgerUnavailable(
+            raise LedgerFull(
                 f"Redis at {self._shown} is full and refuses what is new; nothing is lost, and it goes on when there "
                 "is room: give it more memory (`maxmemory`), or let finished records expire sooner"
             ) from error
