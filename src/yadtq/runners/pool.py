@@ -90,18 +90,19 @@ class PoolRunner:
             spawn = partial(ChildProcess, target, plan.slots, result_limit_bytes, self._groups)
             return Crew(target, plan, spawn, sink, tell, self._submits.put, SystemClock())
 
-        caps = {"max_tasks": max_tasks, "max_memory_mb": max_memory_mb}
+        plans = _plans(runners, slots, solo, max_tasks=max_tasks, max_memory_mb=max_memory_mb)
         try:
-            self._shared = crew(Plan(slots, least=runners, most=runners, **caps))
-            alone = crew(Plan(1, least=0, most=solo.most, spare=int(solo.spare), ahead_most=0, **caps))
-            suspects = solo.suspects or min(slots, SUSPECTS_MOST)
-            suspect = crew(Plan(1, least=0, most=suspects, ahead_most=0, **caps))
+            self._crews = {place: crew(plan) for place, plan in plans.items()}
         except BaseException:
             self._groups.close()
             raise
-        self._crews: dict[Place, Crew] = {"shared": self._shared, "solo": alone, "suspect": suspect}
-        for started in self._crews.values():
-            started.begin()
+        self._shared = self._crews["shared"]
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the children, and wait until one can be given work."""
+        for crew in self._crews.values():
+            crew.begin()
         try:
             self._shared.await_first()
         except BaseException:
@@ -169,3 +170,12 @@ class PoolRunner:
     def solo_pids(self) -> list[int]:
         """The runners of one attempt at a time, of both kinds, that take one or run one."""
         return self._crews["solo"].pids + self._crews["suspect"].pids
+
+
+def _plans(runners: int, slots: int, solo: Solo, **caps: int) -> dict[Place, Plan]:
+    suspects = solo.suspects or min(slots, SUSPECTS_MOST)
+    return {
+        "shared": Plan(slots, least=runners, most=runners, **caps),
+        "solo": Plan(1, least=0, most=solo.most, spare=int(solo.spare), ahead_most=0, **caps),
+        "suspect": Plan(1, least=0, most=suspects, ahead_most=0, **caps),
+    }
