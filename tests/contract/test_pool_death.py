@@ -14,6 +14,7 @@ from runner_app import lines
 from runner_bench import Bench, alive, staged
 
 import yadtq.runners.process
+import yadtq.runners.staff
 from waiting import eventually
 from yadtq.attempt import Attempt, Ending
 from yadtq.runners.frames import FromChild
@@ -86,6 +87,17 @@ def test_a_runner_that_is_killed_is_replaced_and_its_task_can_run_again_within_a
         again = bench.attempt("double", 1)
         pool.start([again])
         bench.outcome(again, 3)  # 0.2 s on a machine with nothing else to do
+
+
+def test_tasks_that_end_their_process_do_not_hold_up_the_others_as_code_that_cannot_start_does(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BACKOFF_S", "BACKOFF_MOST_S"):
+        monkeypatch.setattr(yadtq.runners.staff, name, 1e6)
+    with bench.pool(runners=1, slots=1) as pool:
+        for _ in range(3):
+            assert bench.run(pool, bench.attempt("crash")).ending is Ending.DIED
+        assert bench.run(pool, bench.attempt("double", 4)).result == b"8"
 
 
 @pytest.mark.parametrize("task", ["with_family", "with_heir"])

@@ -3,7 +3,7 @@
 import pytest
 
 from yadtq.runners.pace import AHEAD_MOST, Pace
-from yadtq.runners.staff import BACKOFF_MOST_S, Backoff
+from yadtq.runners.staff import BACKOFF_MOST_S, BACKOFF_TASK_S, Backoff
 
 
 def test_nothing_is_given_ahead_before_anything_has_finished() -> None:
@@ -70,6 +70,8 @@ def test_the_first_start_after_a_death_is_immediate_and_the_next_ones_wait_up_to
     assert waits[0] == 0
     assert waits == sorted(waits)
     assert waits[-1] == BACKOFF_MOST_S
+    backoff.failed(15.0, by_task=True)
+    assert backoff.at_mono == 15.0 + BACKOFF_TASK_S, "tasks that die with their process come to an end"
     backoff.reset()
     backoff.failed(20.0)
     assert backoff.at_mono == 20.0

@@ -293,13 +293,13 @@ class Crew:
         with self._changed:
             planned = self._staff.leaving or (child.stage is Stage.DRAINING and not child.flights)
             planned = planned or child.overrun is not None
-            if not planned:
-                self._staff.backoff.failed(time.monotonic())
             if child.stage is Stage.STARTING and not planned:
                 self._start_error = child.broken or f"it {child.how_it_ended} before it was ready"
             self._staff.remove(child)
             for flight in reversed(child.flights.values()):
                 events += self._dead(child, flight)
+            if not planned:
+                self._staff.backoff.failed(time.monotonic(), by_task=any(isinstance(one, Outcome) for one in events))
             child.close()
             events += self._deal()
             self._changed.notify_all()

@@ -23,18 +23,23 @@ HEAVY_KILL_S = 3.5  # and is killed after this: it ends within 5 s, whatever run
 CORES = os.cpu_count() or 1
 BACKOFF_S = 0.05
 BACKOFF_MOST_S = 3.0
+BACKOFF_TASK_S = 0.3  # the longest after a death by a task: a task brings about three, so there is an end to them
 PROC = Path("/proc")
 
 
 class Backoff:
-    """The first start after a death is immediate; while nothing finishes in between, each further one waits longer."""
+    """The first start after a death is immediate; while nothing finishes in between, each further one waits longer.
+
+    Not much longer where tasks end their process, or quick ones would wait for a minute behind a few poisonous ones.
+    """
 
     def __init__(self) -> None:
         self.at_mono = 0.0
         self._in_a_row = 0
 
-    def failed(self, now_mono: float) -> None:
-        wait_s = min(BACKOFF_S * 2 ** (self._in_a_row - 1), BACKOFF_MOST_S) if self._in_a_row else 0.0
+    def failed(self, now_mono: float, *, by_task: bool = False) -> None:
+        most_s = BACKOFF_TASK_S if by_task else BACKOFF_MOST_S
+        wait_s = min(BACKOFF_S * 2 ** (self._in_a_row - 1), most_s) if self._in_a_row else 0.0
         self._in_a_row = min(self._in_a_row + 1, 10)
         self.at_mono = now_mono + wait_s
 
