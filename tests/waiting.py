@@ -8,12 +8,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], timeout_s: float = 10.0) -> T:
+def eventually(condition: Callable[[], T], timeout_s: float = 10.0, every_s: float = 0.002) -> T:
     """Ask until the answer is true, and return it; an AssertionError with the last answer when it never was."""
     pause, deadline_mono = threading.Event(), time.monotonic() + timeout_s
     while not (answer := condition()):
         assert time.monotonic() < deadline_mono, f"not true after {timeout_s:g} s; the last answer was {answer!r}"
-        pause.wait(0.002)
+        pause.wait(every_s)
     return answer
 
 

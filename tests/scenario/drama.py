@@ -31,6 +31,7 @@ from yadtq.task import Call, Options
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DEADLINE_S = 60.0  # for anything that should happen; the machine may be busy with other things
+LOOK_S = 0.01  # most looks ask Kafka or Valkey, and who plays needs the cores that this takes
 ALLOWED_S = 3  # leases and sessions, short so that a drama is
 QUEUE = "q"
 GROUP = "g"
@@ -366,4 +367,4 @@ class Stage:
 
     def until(self, condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> None:
         """Wait for something; tell what everybody said where it does not come."""
-        eventually(condition, timeout_s)
+        eventually(condition, timeout_s, LOOK_S)

@@ -11,8 +11,6 @@ from yadtq.envelope import Envelope
 from yadtq.states import State
 
 pytestmark = pytest.mark.real
-# `python -m yadtq`, but that it does not look for Kafka for 10 s.
-IMPATIENT = "from yadtq.broker.kafka import cluster; cluster.ANSWER_S = 0.5; import yadtq.__main__"
 
 
 def dlq(stage: Stage, *words: str, code: int = 0) -> list[str]:
@@ -64,7 +62,7 @@ def tasks(stage: Stage) -> list[Envelope]:
 
 
 def test_kafka_that_is_not_there_is_said_in_one_line(stage: Stage) -> None:
-    actor = stage.enter("dlq", [sys.executable, "-c", IMPATIENT, "dlq", "list", QUEUE, "--kafka", "127.0.0.1:1"])
+    actor = stage.enter("dlq", [sys.executable, "-m", "yadtq", "dlq", "list", QUEUE, "--kafka", "127.0.0.1:1"])
     actor.leaves(1)
     actor.says("does not answer")
     assert len(actor.lines) == 1
