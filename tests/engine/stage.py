@@ -1,15 +1,14 @@
 """The production loop on memory ports, turn by turn: time is turned by hand, and the runner obeys the test."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable
 
 import msgspec
+from obedient import ObedientRunner, WatchedProducer
 
 from opening import open_ledger
 from waiting import ManualClock
-from yadtq.attempt import Attempt, Ending, Lease, Outcome, Place, Recalled, Started
-from yadtq.broker import Message, OnReport, OnReports, Record, Report, TopicPartition
+from yadtq.attempt import Ending
+from yadtq.broker import Message, Record, TopicPartition
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer
 from yadtq.codec import OutcomeRecord, decode_outcome, encode
 from yadtq.delayed import delayed
@@ -26,7 +25,6 @@ from yadtq.publisher import ensure_queue
 from yadtq.rebuild import Rebuilder
 from yadtq.runners import Sink
 from yadtq.scheduler import Scheduler
-from yadtq.service import Clock
 from yadtq.settings import Order, WorkerSettings
 from yadtq.states import FINAL
 from yadtq.task import FREE, Call, Limits, Options, Registry, Task
@@ -36,7 +34,6 @@ from yadtq.validity import Validity
 QUEUE = "q"
 GROUP = "workers"
 DELAYED_GROUP = Layout().delayed_group(GROUP)
-T = TypeVar("T")
 
 
 class Nowhere:
@@ -57,199 +54,91 @@ def registry_of(*names: str) -> Registry:
     return registry
 
 
-class Leased:
-    """A played runner starts what the lease allows, and nothing else (C6)."""
-
-    clock: Clock
-
-    def __init__(self) -> None:
-        self._lease = Lease()
-
-    def renew(self, lease: Lease) -> None:
-        self._lease = lease
-
-    def allows(self, attempt: Attempt) -> bool:
-        return self._lease.allows(attempt.incarnation, self.clock.mono_s())
-
-
-class ObedientRunner(Leased):
-    """Starts and ends attempts when the test says so; of suspects as many at a time as of those that share."""
-
-    def __init__(self, sink: Sink, slots: int, solo_slots: int) -> None:
-        super().__init__()
-        self.on_start: Callable[[Attempt], None] = lambda _: None
-        self.isolates = solo_slots > 0
-        self.waiting: dict[int, Attempt] = {}  # given, not started
-        self.running: dict[int, Attempt] = {}
-        self.history: list[tuple[str, int]] = []  # (task id, attempt) of every start
-        self._sink = sink
-        self._slots: dict[Place, int] = {"shared": slots, "solo": solo_slots, "suspect": slots}
-
-    def room(self, place: Place = "shared") -> int:
-        if not self.isolates:
-            return self._slots["shared"] - len(self.in_hand) if place == "shared" else 0
-        return self._slots[place] - sum(attempt.place == place for attempt in self.in_hand)
-
-    @property
-    def in_hand(self) -> list[Attempt]:
-        return [*self.waiting.values(), *self.running.values()]
-
-    def start(self, attempts: list[Attempt]) -> None:
-        self.waiting |= {attempt.number: attempt for attempt in attempts}
-
-    def recall(self, numbers: list[int]) -> None:
-        for number in numbers:
-            if self.waiting.pop(number, None) is not None:
-                self._sink([Recalled(number)])
-
-    def close(self, timeout_s: float) -> bool:
-        return not self.running
-
-    def kill(self) -> None:
-        self.running.clear()
-
-    def begin(self) -> None:
-        """Start everything that waits and may start."""
-        for number, attempt in self.waiting.items():
-            if not self.allows(attempt):
-                self._sink([Recalled(number)])
-                continue
-            self.on_start(attempt)
-            self.running[number] = attempt
-            self.history.append((attempt.task_id, attempt.attempt))
-            self._sink([Started(number)])
-        self.waiting = {}
-
-    def end(self, ending: Ending = Ending.RETURNED, result: bytes = b"1", error_log: str = "boom") -> None:
-        """End everything that runs, in one way."""
-        for number in list(self.running):
-            self.end_one(number, ending, result, error_log)
-
-    def end_one(
-        self,
-        number: int,
-        ending: Ending = Ending.RETURNED,
-        result: bytes = b"1",
-        error_log: str = "boom",
-        after_s: float | None = None,
-    ) -> None:
-        del self.running[number]
-        fine = ending is Ending.RETURNED
-        outcome = Outcome(number, ending, 1, 2, result if fine else None, None if fine else error_log, after_s)
-        self._sink([outcome])
-
-
-class WatchedProducer:
-    """The memory producer, with its messages in order, and failures and pauses at will."""
-
-    def __init__(self, broker: MemoryBroker) -> None:
-        self.sent: list[Message] = []
-        self.fail_next = 0  # how many messages get an error instead of an acknowledgement
-        self.hold = False  # keep reports back
-        self._held: list[tuple[Message, OnReport]] = []
-        self._broker = broker
-
-    def produce(self, message: Message, on_report: OnReport) -> None:
-        if self.hold:
-            self._held.append((message, on_report))
-        elif self.fail_next:
-            self.fail_next -= 1
-            on_report(Report("timed out"))
-        else:
-            self.sent.append(message)
-            on_report(self._broker.append(message))
-
-    def produce_batch(self, messages: Sequence[Message], tags: Sequence[T], on_reports: OnReports[T]) -> None:
-        for message, tag in zip(messages, tags, strict=True):
-            self.produce(message, partial(self._reported, on_reports, tag))
-
-    def _reported(self, on_reports: OnReports[T], tag: T, report: Report) -> None:
-        on_reports([(tag, report)])
-
-    def let_go(self) -> None:
-        self.hold, held = False, self._held
-        self._held = []
-        for message, on_report in held:
-            self.produce(message, on_report)
-
-    def close(self, timeout_s: float) -> int:
-        return len(self._held)
-
-
 class Player:
     """One worker, made of the production parts, without threads."""
 
     def __init__(self, stage: "Stage", name: str, slots: int, order: Order, solo_slots: int) -> None:
-        settings = WorkerSettings(name, group=GROUP, order=order)
         self.stage = stage
-        clock, ledger, telemetry = stage.clock, self.make_ledger(), Telemetry()
+        self._settings = WorkerSettings(name, group=GROUP, order=order)
+        self._ledger, self._telemetry = self.make_ledger(), Telemetry()
         self.events: list[Event] = []
         self.rebuilds = True  # reads outcomes in as soon as it is asked to
-        telemetry.listen(self.events.append)
+        self._telemetry.listen(self.events.append)
         self.producer = self.make_producer()
         self.woken = False
-        least_ms = int(settings.lease_s * 1000)
-        self.rebuilder = self.make_rebuilder(name, least_ms, telemetry)
-        self.identity = Identity(name, settings.lease_s, clock)
+        self.rebuilder = self.make_rebuilder(name, int(self._settings.lease_s * 1000), self._telemetry)
+        self.identity = Identity(name, self._settings.lease_s, stage.clock)
 
         def make_runner(sink: Sink) -> ObedientRunner:
             self.runner = self.make_runner(sink, slots, solo_slots)
-            self.runner.clock = clock
+            self.runner.clock = stage.clock
             return self.runner
 
-        self.engine = Engine(
-            stage.registry,
-            ledger,
+        self.engine = self._engine(make_runner)
+        self.intake = self._intake()
+        self.heartbeat = self._heartbeat()
+        self.consumer: MemoryConsumer = stage.broker.consumer(stage.topics.tasks, GROUP, self.intake, 10_000)
+        self.scheduler = self._scheduler()
+        self.delayed_consumer: MemoryConsumer | None = None
+        self.heartbeat.turn()
+
+    def _engine(self, make_runner: Callable[[Sink], ObedientRunner]) -> Engine:
+        return Engine(
+            self.stage.registry,
+            self._ledger,
             self.producer,
-            stage.topics,
+            self.stage.topics,
             self.identity,
-            telemetry,
-            clock,
+            self._telemetry,
+            self.stage.clock,
             make_runner=make_runner,  # type: ignore[arg-type]
             nudge=lambda: None,
             recover=self._woken,
-            order=order,
+            order=self._settings.order,
             chance=lambda: 1.0,
         )
+
+    def _intake(self) -> Intake:
         put = self.engine.inbox.put
-        self.intake = Intake(
-            stage.broker,
-            stage.topics.tasks,
+        return Intake(
+            self.stage.broker,
+            self.stage.topics.tasks,
             GROUP,
-            settings,
-            telemetry,
-            clock,
+            self._settings,
+            self._telemetry,
+            self.stage.clock,
             on_assigned=lambda assignment: put(Assigned(assignment)),
             on_gone=lambda assignment: put(Gone(assignment)),
             on_records=lambda records: put(Arrived(records)),
         )
-        self.heartbeat = Heartbeat(
-            ledger,
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self._ledger,
             self.identity,
-            settings,
-            stage.topics.tasks,
-            telemetry,
-            clock,
+            self._settings,
+            self.stage.topics.tasks,
+            self._telemetry,
+            self.stage.clock,
             partitions=lambda: [where.partition for where in self.intake.assignments],
             moving=(self.intake, self.engine),
             on_lease=self.runner.renew,
-            on_reborn=lambda: put(Reborn()),
+            on_reborn=lambda: self.engine.inbox.put(Reborn()),
         )
-        self.consumer: MemoryConsumer = stage.broker.consumer(stage.topics.tasks, GROUP, self.intake, 10_000)
-        self.scheduler = Scheduler(
-            stage.broker,
+
+    def _scheduler(self) -> Scheduler:
+        return Scheduler(
+            self.stage.broker,
             self.producer,
-            ledger,
-            stage.topics,
+            self._ledger,
+            self.stage.topics,
             DELAYED_GROUP,
-            settings,
-            telemetry,
-            clock,
+            self._settings,
+            self._telemetry,
+            self.stage.clock,
             identity=self.identity,
             recover=self._woken,
         )
-        self.delayed_consumer: MemoryConsumer | None = None
-        self.heartbeat.turn()
 
     def _woken(self, errand: Errand) -> None:
         self.woken = True

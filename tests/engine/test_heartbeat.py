@@ -1,7 +1,8 @@
 """The heartbeat is the lease: who beats, who turns DEAD, and who has to leave."""
 
 import pytest
-from stage import ObedientRunner, Player, Stage
+from obedient import ObedientRunner
+from stage import Player, Stage
 
 from yadtq.attempt import Lease
 from yadtq.errors import Superseded

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 from books import Books
+from obedient import ObedientRunner
 from ports import Crashed, Faults, ToGroup, ToKafka, ToLedger, ToOutcomes
-from stage import DELAYED_GROUP, ObedientRunner, Player, Stage
+from stage import DELAYED_GROUP, Player, Stage
 
 import yadtq.intake
 import yadtq.scheduler

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from books import Books
-from stage import WatchedProducer
+from obedient import WatchedProducer
 
 from yadtq.broker import Message, OnReports, Record, Report, TopicPartition
 from yadtq.broker.memory import MemoryBroker, MemoryConsumer, MemoryReader

@@ -4,8 +4,9 @@ import random
 from collections.abc import Callable, Sequence
 
 from books import Books
+from obedient import Leased
 from ports import Faults, ToGroup, ToKafka, ToLedger
-from stage import DELAYED_GROUP, Leased, Player, Stage
+from stage import DELAYED_GROUP, Player, Stage
 
 from yadtq.attempt import Attempt, Ending, Outcome, Place, Recalled, Started
 from yadtq.errors import Superseded
