@@ -62,9 +62,9 @@ def test_a_ledger_that_lost_nothing_goes_on_at_once(stage: Stage) -> None:
     assert "waiting_for_ledger" not in one.kinds()
 
 
-def test_what_the_group_and_the_ledger_forgot_is_read_in_before_it_could_run(stage: Stage) -> None:
-    """R5, and the model's `ttl_blind`: the records expired, and the offsets are gone."""
-    stage.publish(*IDS, queued_at_ms=1)
+def all_end_and_are_forgotten(stage: Stage, queued_at_ms: int) -> None:
+    """Their records expire, and the group forgets its offsets."""
+    stage.publish(*IDS, queued_at_ms=queued_at_ms)
     one = stage.player("one")
     one.work(10)
     played(stage, one, rounds=12)
@@ -73,6 +73,11 @@ def test_what_the_group_and_the_ledger_forgot_is_read_in_before_it_could_run(sta
     stage.clock.turn(90_000_000)
     stage.broker.offsets.clear()
     assert stage.ledger.records(IDS) == [None] * 4
+
+
+def test_what_the_group_and_the_ledger_forgot_is_read_in_before_it_could_run(stage: Stage) -> None:
+    """R5, and the model's `ttl_blind`: the records expired, and the offsets are gone."""
+    all_end_and_are_forgotten(stage, queued_at_ms=1)
     heir = stage.player("heir")
     epoch = stage.ledger.take(stage.topics.tasks, "nobody", 0)
     stage.ledger.drop(stage.topics.tasks, "nobody")
@@ -91,15 +96,7 @@ def test_what_the_group_and_the_ledger_forgot_is_read_in_before_it_could_run(sta
 
 def test_what_lay_there_at_the_assignment_may_have_ended_whatever_the_clocks_say(stage: Stage) -> None:
     """R5: the submitter's clock is two hours ahead, so by their age these are young enough to have a record."""
-    stage.publish(*IDS, queued_at_ms=stage.clock.now_ms() + 7_200_000)
-    one = stage.player("one")
-    one.work(10)
-    played(stage, one, rounds=12)
-    check(stage)
-    one.crash()
-    stage.clock.turn(90_000_000)
-    stage.broker.offsets.clear()
-    assert stage.ledger.records(IDS) == [None] * 4
+    all_end_and_are_forgotten(stage, queued_at_ms=stage.clock.now_ms() + 7_200_000)
     heir = stage.player("heir")
     played(stage, heir, rounds=12)
     assert heir.runner.history == []
