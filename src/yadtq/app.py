@@ -3,33 +3,35 @@
 One invariant: `publish` returns only what Kafka has acknowledged; everything else raises. Redis is not on that path:
 when it is down the view is late, the submit is not. When the process dies, what was acknowledged is in Kafka.
 
-The clients of Kafka and Redis are loaded at the first use, so that a child process that only runs tasks needs neither.
+The clients of Kafka and Redis, and what publishes and waits, are loaded at the first use: a child process that only
+runs tasks needs none of them.
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from functools import cached_property
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
-import yadtq.broker
-import yadtq.ledger
 from yadtq import within
 from yadtq.attempt import Attempt
-from yadtq.broker import Broker
 from yadtq.errors import Fenced, LedgerUnavailable, NotFound
 from yadtq.handle import Handle, Settled
-from yadtq.layout import Layout
-from yadtq.ledger import Ledger
-from yadtq.publisher import DEFAULT_PARTITIONS, Publisher, ensure_queue
+from yadtq.layout import DEFAULT_PARTITIONS, Layout
 from yadtq.retry import DEFAULT, RetryPolicy
-from yadtq.settings import Settings, load
 from yadtq.states import State
 from yadtq.task import Call, Limits, Options, Registry, Task
-from yadtq.waiter import Waiter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from yadtq.broker import Broker
+    from yadtq.ledger import Ledger
+    from yadtq.publisher import Publisher
+    from yadtq.settings import Settings
+    from yadtq.waiter import Waiter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,9 +66,9 @@ class App:
         *,
         kafka: str | None = None,
         redis: str | None = None,
-        settings: Settings | None = None,
-        broker: Broker | None = None,
-        ledger: Ledger | None = None,
+        settings: "Settings | None" = None,
+        broker: "Broker | None" = None,
+        ledger: "Ledger | None" = None,
         registry: Registry | None = None,
     ) -> None:
         Layout().queue(name)
@@ -78,8 +80,10 @@ class App:
         self._lock = threading.RLock()
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The settings, read once at the first use."""
+        from yadtq.settings import load
+
         kafka, redis = self._addresses
         return self._own_settings or load(kafka=kafka, redis=redis)
 
@@ -88,21 +92,29 @@ class App:
         return Layout(self.settings.prefix)
 
     @cached_property
-    def broker(self) -> Broker:
+    def broker(self) -> "Broker":
         within.keep_out()
-        return self._own_broker or yadtq.broker.connect(self.settings)
+        from yadtq.broker import connect
+
+        return self._own_broker or connect(self.settings)
 
     @cached_property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> "Ledger":
         within.keep_out()
-        return self._own_ledger or yadtq.ledger.connect(self.settings)
+        from yadtq.ledger import connect
+
+        return self._own_ledger or connect(self.settings)
 
     @cached_property
-    def _publisher(self) -> Publisher:
+    def _publisher(self) -> "Publisher":
+        from yadtq.publisher import Publisher
+
         return Publisher(self.broker, self.ledger, self.layout, self.settings.max_task_bytes)
 
     @cached_property
-    def _waiter(self) -> Waiter:
+    def _waiter(self) -> "Waiter":
+        from yadtq.waiter import Waiter
+
         return Waiter(self.ledger, self._publisher.unrecorded)
 
     @overload
@@ -202,7 +214,7 @@ class App:
         sent.check()
         return [Handle(task_id, self, read) for task_id in sent.task_ids]
 
-    def _ready(self) -> Publisher:
+    def _ready(self) -> "Publisher":
         with self._lock:  # two threads at the first submit must not make two producers
             return self._publisher
 
@@ -223,6 +235,8 @@ class App:
 
     def ensure_queue(self, name: str, partitions: int = DEFAULT_PARTITIONS) -> int:
         """Create the topics of a queue where they are missing; return the number of partitions it really has."""
+        from yadtq.publisher import ensure_queue
+
         return ensure_queue(self.broker, self.layout.queue(name), partitions)
 
     def close(self) -> None:

@@ -30,7 +30,6 @@
 One invariant: the text says what happened and what to do next; the facts stand as attributes.
 """
 
-import difflib
 from collections.abc import Sequence
 
 
@@ -154,6 +153,8 @@ class UnknownQueue(YadtqError):
     """No queue has this name."""
 
     def __init__(self, queue: str, known: Sequence[str]) -> None:
+        import difflib  # for this text only
+
         near = difflib.get_close_matches(queue, known, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(f"no queue is named {queue!r}: {hint}known are {', '.join(known) or 'none'}")

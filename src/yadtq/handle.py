@@ -4,18 +4,20 @@ One invariant: a handle holds nothing but an id, so it can be made anew in any p
 """
 
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from yadtq.errors import ResultTimeout, TaskFailed
 from yadtq.states import State
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """The end of a task, as the ledger has it."""
 
     state: State

@@ -4,18 +4,19 @@ One invariant: no other module spells a name that is kept in Kafka or Redis.
 """
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from yadtq.errors import SettingsError
 
 RUN_TTL_S = 7 * 86_400
 LOCK_MS = 15_000
 BARRIER_MS = 120_000
+DEFAULT_PARTITIONS = 8
 QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
-@dataclass(frozen=True, slots=True)
-class QueueTopics:
+class QueueTopics(Struct, frozen=True):
     """The topics of one queue."""
 
     tasks: str  # envelopes; key: ordering key or none
@@ -33,8 +34,7 @@ class QueueTopics:
         return (self.tasks, self.outcomes, self.dead, self.delayed)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Names under one prefix, so that environments can share a cluster."""
 
     prefix: str = ""

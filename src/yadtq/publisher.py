@@ -24,7 +24,15 @@ from yadtq.broker import Broker, Flight, Message, Report, ensure_topic
 from yadtq.delayed import delayed
 from yadtq.envelope import Envelope
 from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, SubmitError, SubmitUnknown, TooLarge
-from yadtq.layout import DEAD_CONFIG, DELAYED_CONFIG, OUTCOMES_CONFIG, TASKS_CONFIG, Layout, QueueTopics
+from yadtq.layout import (
+    DEAD_CONFIG,
+    DEFAULT_PARTITIONS,
+    DELAYED_CONFIG,
+    OUTCOMES_CONFIG,
+    TASKS_CONFIG,
+    Layout,
+    QueueTopics,
+)
 from yadtq.ledger import Ledger, NewTask
 from yadtq.task import Call
 from yadtq.together import Together
@@ -32,7 +40,6 @@ from yadtq.when import not_before_ms
 
 log = logging.getLogger("yadtq")
 
-DEFAULT_PARTITIONS = 8
 REPORT_S = 30.0  # longer than the client tries, so that its own verdict comes first
 PARTITIONS_FRESH_S = 30.0
 PATIENCE_S = 0.05  # a group with a partition that does not answer holds up the next one no longer

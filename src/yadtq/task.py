@@ -12,7 +12,6 @@ import inspect
 import math
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
 
@@ -29,8 +28,7 @@ R = TypeVar("R")
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a task is published."""
 
     queue: str
@@ -41,8 +39,7 @@ class Options:
     at_ms: int | None = None  # epoch ms: it starts no earlier
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How every run of a task is confined, by its definition."""
 
     isolation: Literal["process"] | None = None  # process: no other task runs in the process that runs it
@@ -57,8 +54,7 @@ class Limits:
 FREE = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One task to publish: packed arguments and options."""
 
     task_type: str
@@ -315,8 +311,7 @@ class Task(Generic[P, R]):
         return f"Task({self.name!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """One parameter of a task."""
 
     name: str

@@ -4,19 +4,20 @@ One invariant: a call that is submitted inside a task gets an id that depends on
 many like it came before. So a task that runs twice publishes the same calls under the same ids, and each runs once.
 """
 
-import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextvars import ContextVar
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec import msgpack, structs
 
 from yadtq.attempt import Attempt
 from yadtq.errors import NotInsideTask
 from yadtq.task import Call
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 PARENT_CHARS = 150  # of the parent's id, for readers; a tree of tasks must not outgrow what an id may have
 DIGEST_CHARS = 16
@@ -44,13 +45,16 @@ class Running:
         return self._port(self.attempt, named)
 
     def _named(self, call: Call) -> Call:
+        import hashlib  # it loads OpenSSL, and few tasks submit
+
         options, parent = call.options, self.attempt.task_id
-        content = msgspec.msgpack.encode([parent, call.task_type, options.queue, options.key, call.args, call.kwargs])
+        content = msgpack.encode([parent, call.task_type, options.queue, options.key, call.args, call.kwargs])
         if self._alike is None:
             self._alike = Counter()
         self._alike[content] += 1
         digest = hashlib.sha256(content + b"%d" % self._alike[content]).hexdigest()[:DIGEST_CHARS]
-        return replace(call, options=replace(options, task_id=f"{parent[:PARENT_CHARS]}.{digest}"))
+        named = structs.replace(options, task_id=f"{parent[:PARENT_CHARS]}.{digest}")
+        return structs.replace(call, options=named)
 
 
 here: ContextVar[Running | None] = ContextVar("yadtq_running", default=None)

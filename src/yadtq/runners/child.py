@@ -21,7 +21,6 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from yadtq.attempt import Attempt, Outcome
@@ -36,6 +35,7 @@ from yadtq.within import enter_child
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
 PR_SET_PDEATHSIG = 1
 BATCH = 500
@@ -132,6 +132,8 @@ class Child:
 
     def _submit(self, attempt: Attempt, calls: Sequence[Call]) -> "Future[list[str]]":
         """The port of what runs here: the worker publishes."""
+        from concurrent.futures import Future  # comes with `logging`; few tasks submit
+
         request, future = next(self._request_numbers), Future[list[str]]()
         self._requests[request] = future
         self._outbox.put(frames.Submit(request, attempt.number, attempt.task_id, attempt.attempt, list(calls)))

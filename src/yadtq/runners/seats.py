@@ -16,7 +16,6 @@ may have left the middle of its work behind.
 import mmap
 import os
 import sys
-import tempfile
 import time
 
 WORD_BYTES = 8
@@ -31,6 +30,8 @@ def open_page(seats: int) -> int:
     if sys.platform == "linux":
         descriptor = os.memfd_create("yadtq-seats")
     else:
+        import tempfile
+
         descriptor, path = tempfile.mkstemp(prefix="yadtq-seats-")
         os.unlink(path)
     os.ftruncate(descriptor, _size_bytes(seats))

@@ -7,11 +7,14 @@ take half a minute, and the threads that feed the runners must not wait for it.
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from yadtq.attempt import Attempt
 from yadtq.errors import NotInsideTask
 from yadtq.task import Call
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 THREADS = 4
 
@@ -35,6 +38,8 @@ class Submits:
 
     def put(self, attempt: Attempt, calls: Sequence[Call]) -> "Future[list[str]]":
         """Return a future of the ids."""
+        from concurrent.futures import Future  # comes with `logging`; few tasks submit
+
         future: Future[list[str]] = Future()
         self._requests.put((attempt, calls, future))
         with self._lock:
