@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from yadtq.dev.process import Interrupt
     from yadtq.dev.services import Services
 
+LINES = 14  # of the consoles in the live picture
 COLOURS = {"SUCCESS": "green", "FAILED": "red", "PROCESSING": "yellow", "QUEUED": "cyan", "not yet": "dim"}
 
 
@@ -85,7 +86,7 @@ def _farewell(services: "Services", keep: bool, ended: bool) -> str:
 
 @contextmanager
 def _drawing(console: "Console") -> "Iterator[Callable[[Scene], None]]":
-    """A live picture in a terminal, the consoles' lines as they come anywhere else."""
+    """A live picture in a terminal, every line of the consoles as it comes anywhere else."""
     if console.is_terminal and os.environ.get("TERM") != "dumb":
         from rich.live import Live
 
@@ -96,11 +97,10 @@ def _drawing(console: "Console") -> "Iterator[Callable[[Scene], None]]":
 
     def plain(scene: "Scene") -> None:
         nonlocal shown
-        fresh = scene.said - shown
-        lines = list(scene.lines)
-        for line in lines[max(len(lines) - fresh, 0) :]:
+        fresh = scene.lines[shown:]  # one look: lines that come meanwhile are fresh the next time
+        for line in fresh:
             console.print(line, markup=False, soft_wrap=True)
-        shown = scene.said
+        shown += len(fresh)
 
     yield plain
 
@@ -119,7 +119,7 @@ def _picture(scene: "Scene") -> "RenderableType":
     workers = Table.grid(padding=(0, 2))
     for name, shown in scene.workers.items():
         workers.add_row(Text(name, "bold"), Text(shown, "red" if "DEAD" in shown or "ended" in shown else "green"))
-    lines = Text("\n".join(scene.lines), no_wrap=True, overflow="ellipsis")
+    lines = Text("\n".join(scene.lines[-LINES:]), no_wrap=True, overflow="ellipsis")
     lines.highlight_regex(r"\bSUCCESS\b", "green")
     lines.highlight_regex(r"\b(FAILED|DEAD|fails)\b", "red")
     lines.highlight_regex(r"takes? over|taken over|took over", "bold magenta")
@@ -128,12 +128,13 @@ def _picture(scene: "Scene") -> "RenderableType":
         counts,
         "",
         workers,
-        Panel(lines, title=f"topic {scene.topic}", border_style="dim"),
+        Panel(lines, title=f"topic {scene.topic}, the last lines", border_style="dim"),
     )
 
 
 def _table(summary: "Summary") -> "RenderableType":
     from rich.table import Table
+    from rich.text import Text
 
     from yadtq.dev.demo import DOOMED
 
@@ -146,10 +147,10 @@ def _table(summary: "Summary") -> "RenderableType":
         "Ran", ", ".join(f"{count} {times.get(n, f'{n} times')}" for n, count in sorted(summary.attempts.items()))
     )
     table.add_row("Interrupted", ", ".join(summary.interrupted) or "none")
-    moved = ", ".join(f"partition {at} → {owner}" for at, owner in sorted(summary.moved.items()))
-    table.add_row("Taken over", moved or "nothing")
+    table.add_row("Taken over", ", ".join(f"{what} → {who}" for what, who in summary.moved.items()) or "nothing")
     recovery = "nothing had to be run again" if summary.recovery_s is None else f"{summary.recovery_s:.1f} s"
     table.add_row("Recovery", f"{recovery} from the death of {DOOMED} to the restart of its task")
     for problem in summary.problems:
         table.add_row("[red]Problem[/]", problem)
+    table.add_row("Every line", Text(f"{summary.logs}/NAME.log"))
     return table

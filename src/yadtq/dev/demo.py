@@ -1,14 +1,14 @@
 """The demo: task lines through the original commands, while one consumer dies and a stand-by takes over.
 
-One invariant: it says what really happened, from Redis, Kafka and the exit codes, and fails when that is not what was
-promised. When it is interrupted, it ends its processes and the services it started; the data is kept.
+One invariant: it says what really happened, from Redis, the consoles and the exit codes, and fails when that is not
+what was promised. When it is interrupted, it ends its processes and the services it started; the data is kept.
 """
 
 import json
 import os
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ import yadtq.ledger
 from yadtq.classic.consumer import EXIT_FAILED
 from yadtq.dev.cast import Cast
 from yadtq.dev.process import Interrupt
+from yadtq.dev.takeover import taken_over
 from yadtq.errors import ServiceError, YadtqError
 from yadtq.ledger import Ledger, TaskRecord
 from yadtq.settings import Settings
@@ -40,8 +41,7 @@ class Scene:
     total: int
     statuses: Counter[str] = field(default_factory=Counter)
     workers: dict[str, str] = field(default_factory=dict)  # name -> what to show of it
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=14))  # the last ones that the processes said
-    said: int = 0  # how many they said in all
+    lines: list[str] = field(default_factory=list)  # all that the processes said; their threads append while one draws
 
 
 @dataclass
@@ -51,10 +51,11 @@ class Summary:
     published: str
     statuses: Counter[str]
     attempts: Counter[int]
-    moved: dict[int, str]  # partition -> who has it after the death
+    moved: dict[str, str]  # partition or task of the process that died -> who took it over
     interrupted: list[str]  # tasks that were running in the process that died
     recovery_s: float | None  # from the death to the restart of the last of them
     problems: list[str]
+    logs: Path  # the folder with every line of each console
 
 
 def check_folder(root: Path) -> None:
@@ -86,10 +87,8 @@ class Demo:
         self.scene = Scene(QUEUE, len(self._ids))
         self._died_ms: int | None = None
         self._interrupted: list[str] = []
-        self._lost: list[int] = []
         self._restarted_ms: dict[str, int] = {}
         self._ready: set[str] = set()
-        self._owners: dict[int, str] = {}
         self._published = ""
 
     def _write_tasks(self, number: str) -> None:
@@ -131,6 +130,7 @@ class Demo:
             for player in cast.players.values():
                 player.finish()
             self._look(cast)
+            self._draw(self.scene)  # with the last words, which may have come behind the last look
             return self._summary({name: player.exit_code for name, player in cast.players.items()})
 
     def _wait_for_workers(self, cast: Cast) -> None:
@@ -151,13 +151,18 @@ class Demo:
 
     def _say(self, line: str) -> None:
         self.scene.lines.append(line)
-        self.scene.said += 1
         self._ready.add(line.partition(" ")[2].partition(":")[0])
         if " producer: the queue has ended: " in line:
             self._published = line.partition("the queue has ended: ")[2]
 
     def _look(self, cast: Cast) -> None:
+        died = self._died_ms is None and cast.players[DOOMED].exit_code is not None
+        if died:
+            self._died_ms = time.time_ns() // 1_000_000
+        # Read behind that look, never before it: what the dead process holds now is what it was executing at its end.
         records = dict(zip(self._ids, self._ledger.records(self._ids), strict=True))
+        if died:
+            self._interrupted = [task_id for task_id, record in records.items() if record and is_held(record, DOOMED)]
         self.scene.statuses = Counter(record.shown if record else "not yet" for record in records.values())
         workers = {worker.name: worker for worker in self._ledger.workers() if worker.name in WORKERS}
         for name in WORKERS:
@@ -166,16 +171,7 @@ class Demo:
             alive = worker.status if worker else "starting"
             shown = alive if code is None else f"{alive}, process ended with {code}"
             self.scene.workers[name] = f"{shown}; partitions {partitions or 'none'}"
-        doomed = workers.get(DOOMED)
-        if cast.players[DOOMED].exit_code is not None and self._died_ms is None:
-            self._died_ms = time.time_ns() // 1_000_000
-            self._lost = list(doomed.partitions) if doomed else []
-            self._interrupted = [task_id for task_id, record in records.items() if record and is_held(record, DOOMED)]
         self._note_restarts(records)
-        if self._died_ms is not None:  # when all is over nobody owns anything, so the last owners are kept
-            for name, worker in workers.items():
-                if name != DOOMED and worker.status == "ALIVE":
-                    self._owners |= dict.fromkeys(worker.partitions, name)
 
     def _note_restarts(self, records: dict[str, TaskRecord | None]) -> None:
         for task_id in self._interrupted:
@@ -198,10 +194,11 @@ class Demo:
             published=self._published,
             statuses=Counter(record.shown for record in records),
             attempts=Counter(record.attempts for record in records),
-            moved={at: self._owners.get(at, "nobody") for at in self._lost},
+            moved=taken_over(self.scene.lines, DOOMED),
             interrupted=self._interrupted,
             recovery_s=(max(restarted.values()) - died) / 1000 if died is not None and restarted else None,
             problems=problems,
+            logs=self._folder,
         )
 
 
