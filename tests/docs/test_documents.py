@@ -15,12 +15,14 @@ import pytest
 import test_trace_mutants
 import typer
 from documents import DOCUMENTS, ROOT, Block, anchors, blocks, commands, described, headings, links, name, rows, spans
+from msgspec.structs import fields as struct_fields
 from typer.testing import CliRunner
 
 import yadtq
 from yadtq import layout, settings
 from yadtq.app import App
 from yadtq.broker.memory import MemoryBroker
+from yadtq.classic.producer import TaskLine
 from yadtq.cli import build
 from yadtq.dev import demo
 from yadtq.envelope import Envelope
@@ -185,6 +187,12 @@ def test_every_flag_of_the_original_commands_is_documented(script: str) -> None:
     if script == "monitor_heartbeat.py":  # one row names both spellings
         found = documented["monitor_hearbeat.py"]
     assert real == found
+
+
+def test_every_field_of_a_task_file_is_documented_and_whether_it_is_required() -> None:
+    documented = {name: text.partition(" | ")[0] for name, text in described(CONFIGURATION, "A task file").items()}
+    real = {field.name: "yes" if field.required else f"no ({field.default})" for field in struct_fields(TaskLine)}
+    assert documented == real
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,6 +59,24 @@ def test_a_line_with_a_field_that_nobody_reads_is_named_with_the_fields_there_ar
     assert "line 2 skipped: Object contains unknown field `task_arg`" in said
     assert "; known are task_id, task_type, task_args, task_tries\n" in said
     assert said.count("skipped") == 1
+
+
+def test_tries_may_be_left_out_and_nothing_else(published: Publish, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = [{name: value for name, value in GOOD.items() if name != left_out} for left_out in reversed(GOOD)]
+    assert published("\n".join(map(json.dumps, rows)).encode()) == (["1"], False)
+    assert re.findall(r"line (\d) skipped: Object missing required field `(\w+)`", capfd.readouterr().out) == [
+        ("2", "task_args"),
+        ("3", "task_type"),
+        ("4", "task_id"),
+    ]
+
+
+def test_skipped_lines_are_named_in_their_order_whatever_is_wrong_with_them(
+    published: Publish, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = json.dumps(GOOD).encode()
+    assert published(b"\n".join([b"no JSON", good, good, b"no JSON", good])) == (["1"], False)
+    assert re.findall(r"line (\d) skipped", capfd.readouterr().out) == ["1", "3", "4", "5"]
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\nend\n"])

@@ -17,7 +17,6 @@ BAD: dict[str, tuple[bytes, str]] = {
     "no id": (b'{"task_type": "add", "task_args": [1, 2], "task_tries": 0}', "missing required field `task_id`"),
     "no type": (b'{"task_id": "n1", "task_args": [1, 2], "task_tries": 0}', "missing required field `task_type`"),
     "no arguments": (b'{"task_id": "n2", "task_type": "add", "task_tries": 0}', "missing required field `task_args`"),
-    "no tries": (b'{"task_id": "n3", "task_type": "add", "task_args": []}', "missing required field `task_tries`"),
     "empty id": (task("", "add", 1, 2).encode(), "task_id and task_type are not empty"),
     "long id": (task("i" * 201, "add", 1, 2).encode(), "task_id has 1 to 200 characters, not 201"),
     "unprintable id": (task("a\tb", "add", 1, 2).encode(), "task_id has characters that cannot be printed"),

@@ -38,7 +38,7 @@ class TaskLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task_id: str
     task_type: str
     task_args: msgspec.Raw
-    task_tries: int
+    task_tries: int = 0
 
 
 @dataclass
@@ -107,13 +107,13 @@ class LineProducer:
     def publish_all(self, lines_fd: int) -> bool:
         """Publish until `end` (True) or the end of the input (False)."""
         for batch, ended in batches(lines_fd):
-            calls = [call for line in batch if (call := self._read(line)) is not None]
-            self._publish(self._unused(calls))
+            self._publish(self._usable([(line.number, self._read(line)) for line in batch]))
             if ended:
                 return True
         return False
 
-    def _read(self, line: Line) -> tuple[int, Call] | None:
+    def _read(self, line: Line) -> Call | str:
+        """Return what the line asks for, or why it is skipped."""
         try:
             if line.data is None:
                 raise ValueError(f"longer than {LINE_BYTES:,} bytes")
@@ -129,30 +129,39 @@ class LineProducer:
             self._publisher.prepare(call)
         except (ValueError, msgspec.MsgspecError, RecursionError, SubmitError) as error:
             known = f"; known are {', '.join(TaskLine.__struct_fields__)}" if "unknown field" in str(error) else ""
-            self._skip(line.number, f"{error}{known}")
-            return None
-        return line.number, call
+            return f"{error}{known}"
+        return call
 
     def _skip(self, number: int, reason: str) -> None:
         self._tally.skipped += 1
         self._console.say(f"line {number} skipped: {reason}")
 
-    def _unused(self, calls: list[tuple[int, Call]]) -> list[Call]:
-        """Leave out ids that were used before. Without Redis that cannot be known; then the claim sees to it."""
-        ids = [call.options.task_id or "" for _, call in calls]
+    def _usable(self, read: list[tuple[int, Call | str]]) -> list[Call]:
+        """Leave out what cannot be read and ids that were used before, and say so in the order of the lines."""
+        used = self._used([_id_of(call) for _, call in read if isinstance(call, Call)])
+        usable: list[Call] = []
+        for number, call in read:
+            if isinstance(call, str):
+                self._skip(number, call)
+                continue
+            task_id = _id_of(call)
+            if task_id in used:
+                self._skip(number, f"the id {task_id!r} was used before")
+            else:
+                usable.append(call)
+            used.add(task_id)
+        self._tally.seen |= used
+        return usable
+
+    def _used(self, ids: list[str]) -> set[str]:
+        """Return those that were used before. Without Redis that cannot be known; then the claim sees to it."""
+        here = self._tally.seen.intersection(ids)
         try:
             records = self._app.ledger.records(ids)
         except LedgerUnavailable as error:
             self._console.say(f"cannot look for ids that were used before: {error}")
-            records = [None] * len(ids)
-        unused: list[Call] = []
-        for (number, call), task_id, record in zip(calls, ids, records, strict=True):
-            if record is not None or task_id in self._tally.seen:
-                self._skip(number, f"the id {task_id!r} was used before")
-            else:
-                unused.append(call)
-            self._tally.seen.add(task_id)
-        return unused
+            return here
+        return here | {task_id for task_id, record in zip(ids, records, strict=True) if record is not None}
 
     def _publish(self, calls: list[Call]) -> None:
         """Publish a batch; what has no report is sent again under its id until it has one."""
@@ -215,6 +224,10 @@ class LineProducer:
                 endings[record.shown if record is not None else "expired"] += 1
         shown = {State.SUCCESS: 0, State.FAILED: 0, **endings}
         return ", ".join(f"{count} {state}" for state, count in shown.items())
+
+
+def _id_of(call: Call) -> str:
+    return call.options.task_id or ""
 
 
 def _show(console: Console, event: Event) -> None:
