@@ -20,15 +20,23 @@ class Monitor(Service):
     Args:
         allowed_s: A beat older than this means DEAD.
         on_change: Told of each worker at first sight and whenever its status changes.
+        topic: Of whose workers it is told; None: of all. One whose beat names no topic is told in any case.
     """
 
     def __init__(
-        self, ledger: Ledger, allowed_s: float, telemetry: Telemetry, on_change: Callable[[WorkerRecord], None]
+        self,
+        ledger: Ledger,
+        allowed_s: float,
+        telemetry: Telemetry,
+        on_change: Callable[[WorkerRecord], None],
+        *,
+        topic: str | None = None,
     ) -> None:
         super().__init__("yadtq-monitor")
         self._ledger = ledger
         self._allowed_ms = int(allowed_s * 1000)
         self._on_change = on_change
+        self._topic = topic
         self._shown: dict[str, tuple[str, str]] = {}
         self._telemetry = telemetry
 
@@ -46,6 +54,8 @@ class Monitor(Service):
             return
         self._telemetry.answered("Redis")
         for worker in workers:
+            if self._topic is not None and worker.topic not in ("", self._topic):
+                continue
             now = (worker.status, worker.incarnation)
             if self._shown.get(worker.name) != now:
                 self._shown[worker.name] = now

@@ -23,8 +23,9 @@ from yadtq.cli import build
 from yadtq.cli.worker import SHOWN, WARNED, show
 from yadtq.dev import services
 from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, ServiceError, SettingsError
-from yadtq.ledger import WorkerRecord
+from yadtq.ledger import Beat, WorkerRecord
 from yadtq.ledger.memory import MemoryLedger
+from yadtq.monitor import Monitor
 from yadtq.task import Call, Task
 from yadtq.telemetry import EVENTS, Event, Telemetry
 from yadtq.within import Running
@@ -115,6 +116,20 @@ def test_the_monitor_tells_who_left_from_who_is_silent() -> None:
     assert line("DEAD", 2_500, left=True) == "w is DEAD (it left, last beat 2.5 s ago)"
     assert line("DEAD", 60_000, left=True) == "w is DEAD (it left, last beat 60.0 s ago)"
     assert line("DEAD", 10_200) == "w is DEAD (last beat 10.2 s ago, allowed are 10 s)"
+
+
+def test_the_monitor_of_a_topic_tells_of_its_workers_and_of_those_that_name_none() -> None:
+    ledger = MemoryLedger()
+    for name, topic in (("here", "q"), ("there", "other"), ("somewhere", "")):
+        ledger.beat(Beat(name, "1", 10_000, topic, first=True))
+
+    def told(topic: str | None) -> list[str]:
+        workers: list[WorkerRecord] = []
+        Monitor(ledger, 10.0, Telemetry(), workers.append, topic=topic).look()
+        return sorted(worker.name for worker in workers)
+
+    assert told("q") == ["here", "somewhere"]
+    assert told(None) == ["here", "somewhere", "there"]
 
 
 def test_a_line_of_the_log_has_the_fields_that_apply(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: over.set())
     topic = None if args.topic is None else app.layout.queue(args.topic).tasks
     services = [
-        Monitor(app.ledger, args.allowed, telemetry, lambda worker: console.say(_line(worker, args.allowed))),
+        Monitor(
+            app.ledger, args.allowed, telemetry, lambda worker: console.say(_line(worker, args.allowed)), topic=topic
+        ),
         EndWatch(app.ledger, topic, telemetry, over.set),
     ]
     for service in services:
@@ -59,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allowed", type=_seconds, default=10.0, help="seconds without a beat that mean DEAD (default: 10)"
     )
-    parser.add_argument("--topic", help="leave when the queue on this topic ends (default: when all queues have ended)")
+    parser.add_argument(
+        "--topic", help="show its workers only, and leave when its queue ends (default: all workers, and all queues)"
+    )
     parser.add_argument("--kafka", help="Kafka's address")
     parser.add_argument("--redis", help="Redis's address")
     return parser
