@@ -92,8 +92,16 @@ def test_replaying_all_is_confirmed_by_a_flag_where_nobody_can_be_asked(terminal
     assert "1 replayed" in terminal.run("replay", "q", "--all", "--reason", "other", "--yes").output
     result = terminal.run("replay", "q", "--all", "--yes", fails=SystemExit)
     assert result.exit_code == 1
-    assert "1 replayed, 1 were before, 1 cannot be" in result.output
+    assert "1 replayed, 1 before, 1 cannot be" in result.output
     assert "0/2: dead letter 0/2 cannot run as it is" in result.output
+
+
+def test_one_dead_letter_is_one_and_not_several(terminal: Letters) -> None:
+    terminal.put_task("t1")
+    refused = terminal.run("replay", "q", "--all", fails=SettingsError)
+    assert str(refused.exception) == "1 dead letter of q would be replayed: say --yes"
+    terminal.run("replay", "q", "--all", "--yes")
+    assert terminal.run("replay", "q", "--all").output == "Nothing to replay in q (1 was replayed before).\n"
 
 
 @pytest.mark.parametrize(

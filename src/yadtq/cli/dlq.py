@@ -108,7 +108,10 @@ def replay(
     kafka: Kafka = None,
     redis: Redis = None,
 ) -> None:
-    """Publish dead letters as new tasks that name their originals."""
+    """Publish dead letters as new tasks that name their originals.
+
+    No app is imported here: the worker checks the task's name and its arguments, and what does not fit ends FAILED.
+    """
     if every == (letter_id is not None):
         raise SettingsError("say which dead letter to replay, or --all")
     if every and (raw or args is not None or kwargs is not None):
@@ -142,16 +145,18 @@ def _replay_all(
 ) -> None:
     survey = letters.survey(queue, wanted)
     todo = survey.matching - (0 if again else survey.replayed)
-    before = f" ({survey.replayed:,} were replayed before)" if survey.replayed else ""
+    were = "was" if survey.replayed == 1 else "were"
+    before = f" ({survey.replayed:,} {were} replayed before)" if survey.replayed else ""
     if not todo:
         typer.echo(f"Nothing to replay in {queue}{before}.")
         return
     if not yes:
+        meant = f"{todo:,} dead letter{'' if todo == 1 else 's'} of {queue}"
         if not sys.stdin.isatty():
-            raise SettingsError(f"{todo:,} dead letters of {queue} would be replayed{before}: say --yes")
-        typer.confirm(f"Replay {todo:,} dead letters of {queue}{before}?", abort=True)
+            raise SettingsError(f"{meant} would be replayed{before}: say --yes")
+        typer.confirm(f"Replay {meant}{before}?", abort=True)
     summary = replayer.replay_all(queue, wanted, survey=survey, again=again)
-    typer.echo(f"{summary.replayed:,} replayed, {summary.before:,} were before, {len(summary.refused):,} cannot be")
+    typer.echo(f"{summary.replayed:,} replayed, {summary.before:,} before, {len(summary.refused):,} cannot be")
     for refused, why in summary.refused[:REFUSED_SHOWN]:
         typer.echo(f"{refused}: {_line(why)}", err=True)
     if len(summary.refused) > REFUSED_SHOWN:
