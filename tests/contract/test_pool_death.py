@@ -77,6 +77,13 @@ def test_code_that_ends_its_process_is_told_how(bench: Bench, task: str, said: s
             assert bench.run(pool, bench.attempt("double", 4)).result == b"8", "no new runner"
 
 
+def test_a_crash_prints_the_frames_of_its_own_thread_only(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    with bench.pool(runners=1, slots=4) as pool:
+        assert bench.run(pool, bench.attempt("crash")).ending is Ending.DIED
+    said = capfd.readouterr().err
+    assert (said.count(" in crash"), said.count(" in _slot")) == (1, 1)
+
+
 def test_a_runner_that_is_killed_is_replaced_and_its_task_can_run_again_within_a_second(bench: Bench) -> None:
     with bench.pool(runners=1, slots=1) as pool:
         held = bench.attempt("wait", bench.gate.path)

@@ -70,8 +70,16 @@ def test_programs_that_user_code_starts_can_be_ended_as_usual(bench: Bench) -> N
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("import nothing_of_this_name", "ModuleNotFoundError: No module named 'nothing_of_this_name'"),
-        ("x = 1", "late has no yadtq.App named 'app'"),
+        (
+            "import nothing_of_this_name",
+            "module 'late' cannot be imported: ModuleNotFoundError: No module named 'nothing_of_this_name'\n"
+            "  late.py:1: import nothing_of_this_name",
+        ),
+        (
+            "import sys\nsys.exit(3)",
+            "module 'late' cannot be imported: it ends the process, by SystemExit(3)\n  late.py:2: sys.exit(3)",
+        ),
+        ("x = 1", "late has no yadtq.App named 'app'; write module:app"),
         ("import os\nos._exit(9)", "it ended by itself with exit code 9 before it was ready"),
     ],
 )
@@ -82,7 +90,7 @@ def test_an_app_that_cannot_be_imported_is_refused_with_the_reason(
     Path("late.py").write_text(source)
     with pytest.raises(SettingsError) as caught:
         PoolRunner("late:app", 2, 1, lambda _: None, LIMIT_BYTES)
-    assert said in str(caught.value)
+    assert str(caught.value) == f"the runners cannot import late:app: {said}"
 
 
 def minders(pid: int) -> list[psutil.Process]:

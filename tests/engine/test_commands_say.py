@@ -26,6 +26,7 @@ from yadtq.errors import BrokerUnavailable, InvalidOptions, LedgerUnavailable, S
 from yadtq.ledger import Beat, WorkerRecord
 from yadtq.ledger.memory import MemoryLedger
 from yadtq.monitor import Monitor
+from yadtq.runners.loading import find
 from yadtq.task import Call, Task
 from yadtq.telemetry import EVENTS, Event, Telemetry
 from yadtq.within import Running
@@ -56,6 +57,7 @@ PRICES = "import json\n\n\ndef read():\n    json.loads('[')\n\n\nread()\n"
     [
         ("import requets\n", "ModuleNotFoundError: No module named 'requets'", ["APP:1: import requets"]),
         ("def f(:\n", r"SyntaxError: invalid syntax \(\w+.py, line 1\)", ["APP:1: def f(:"]),
+        ("import sys\nsys.exit(3)\n", r"it ends the process, by SystemExit\(3\)", ["APP:2: sys.exit(3)"]),
         ("import yadtq\nyadtq.Nothing\n", "AttributeError: .* no attribute 'Nothing'", ["APP:2: yadtq.Nothing"]),
         (
             IMPORTED,
@@ -82,6 +84,14 @@ def test_an_app_that_cannot_be_imported_is_told_by_the_users_own_lines(
     first, *rest = str(told.exception).splitlines()
     assert re.fullmatch(f"module 'app_of_test' cannot be imported: {problem}", first)
     assert rest == [f"  {line.replace('APP', 'app_of_test.py')}" for line in lines]
+
+
+def test_ctrl_c_while_an_app_is_imported_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "slow_of_test.py").write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        find("slow_of_test")
 
 
 @pytest.mark.parametrize("words", [["--partitions", "0"], ["--grace", "-1"]])

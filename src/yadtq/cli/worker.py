@@ -1,20 +1,16 @@
 """`yadtq worker module:app`: run one worker."""
 
-import importlib
 import logging
 import os
 import signal
 import socket
 import sys
-import sysconfig
-import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from yadtq.errors import SettingsError, YadtqError
+from yadtq.errors import SettingsError
 from yadtq.settings import GroupProtocol, Order
 
 if TYPE_CHECKING:
@@ -40,8 +36,6 @@ WARNED = {
     "not_isolated",
 }
 SHOWN = WARNED | {"health", "recovery_bound", "assigned", "revoked", "failed", "available", "runner_replaced"}
-
-_OURS = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def register(app: typer.Typer) -> None:
@@ -196,35 +190,12 @@ def load_app(target: str, kafka: str | None = None, redis: str | None = None) ->
         SettingsError: There is no such module, it cannot be imported, or there is no app in it.
     """
     from yadtq.app import App
+    from yadtq.runners.loading import find, no_app
     from yadtq.settings import load
 
-    module_name, _, attribute = target.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except YadtqError:  # it says all there is to say
-        raise
-    except Exception as error:  # the import runs the user's code: anything can come out of it
-        # Where a module that it imports is missing, it is there itself.
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is not None and (module_name + ".").startswith(missing + "."):
-            raise SettingsError(f"there is no module {module_name!r} in this folder or environment") from None
-        raise SettingsError(_cannot_import(module_name, error)) from error
-    found = getattr(module, attribute or "app", None)
+    found = find(target)
     if not isinstance(found, App):
-        raise SettingsError(f"{module_name} has no yadtq.App named {attribute or 'app'!r}; write module:app")
+        raise no_app(target)
     if kafka or redis:
         found.settings = load(kafka=kafka, redis=redis)
     return found
-
-
-def _cannot_import(module_name: str, error: Exception) -> str:
-    """Name the module and the error, and below them the lines of the user's own that led there."""
-    frames = [(frame.filename, frame.lineno, frame.line) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError):  # of a file that never ran
-        frames.append((error.filename or "?", error.lineno, (error.text or "").strip()))
-    others = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    outside = [frame for frame in frames if not frame[0].startswith(("<frozen importlib", _OURS, importlib.__file__))]
-    own = [frame for frame in outside if not frame[0].startswith(tuple(others))] or outside  # an app may be installed
-    lines = [f"\n  {file.removeprefix(os.getcwd() + os.sep)}:{number}: {line}" for file, number, line in own]
-    return f"module {module_name!r} cannot be imported: {type(error).__name__}: {error}{''.join(lines)}"

@@ -10,7 +10,6 @@ and where there is none by the end of the stream.
 
 import ctypes
 import faulthandler
-import importlib
 import itertools
 import os
 import queue
@@ -25,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from yadtq.attempt import Attempt, Outcome
 from yadtq.catalogue import rules_of
-from yadtq.errors import SettingsError
+from yadtq.errors import YadtqError
 from yadtq.runners import frames
 from yadtq.runners.execution import execute, execute_async, now_ms, raised
+from yadtq.runners.loading import find, no_app
 from yadtq.runners.seats import Seats
 from yadtq.service import SystemClock
 from yadtq.task import Call, Registry, Task
@@ -229,7 +229,7 @@ def settle_in() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     os.register_at_fork(after_in_child=_as_usual)
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)  # one thread has crashed; those of all slots would hide it
     sys.setswitchinterval(SWITCH_S)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
@@ -247,13 +247,9 @@ def load(target: str) -> Registry:
 
     An app is known by its registry: whoever runs tasks needs nothing else of it.
     """
-    module_name, _, attribute = target.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    module = importlib.import_module(module_name)
-    registry = getattr(getattr(module, attribute or "app", None), "registry", None)
+    registry = getattr(find(target), "registry", None)
     if not isinstance(registry, Registry):
-        raise SettingsError(f"{module_name} has no yadtq.App named {attribute or 'app'!r}; write module:app")
+        raise no_app(target)
     return registry
 
 
@@ -265,8 +261,9 @@ def main(numbers: Sequence[str], target: str) -> None:
     enter_child()
     try:
         registry = load(target)
-    except BaseException:  # the import runs user code; it may raise anything
-        error_log = traceback.format_exc().encode("utf-8", "backslashreplace").decode()
+    except BaseException as error:  # user code runs here; it may raise anything
+        told = str(error) if isinstance(error, YadtqError) else traceback.format_exc()
+        error_log = told.encode("utf-8", "backslashreplace").decode()
         worker.sendall(frames.frame_of(frames.Broken(error_log)))
         os._exit(1)
     worker.sendall(frames.frame_of(frames.Hello(rules_of(registry))))
