@@ -1,5 +1,6 @@
 """What `yadtq worker` says about its runners reaches them."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,17 @@ def test_the_caps_of_the_command_line_replace_runners_and_are_told(bench: Bench)
             assert bench.run(pool, bench.attempt("nothing")).ending is Ending.RETURNED
         eventually(lambda: telemetry.counts["runner_replaced"] >= 1)
         eventually(lambda: known.names == app.registry.names)
+    finally:
+        pool.kill()
+
+
+def test_sighup_replaces_the_runners_and_the_end_of_that_is_told(bench: Bench) -> None:
+    telemetry = Telemetry()
+    pool = start_pool("runner_app:app", app, Sizes(1, 1, 0, 0, solo=1), bench.sink, telemetry, Catalogue())
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        eventually(lambda: telemetry.counts["reloaded"] == 1, 30)
+        assert telemetry.counts["runner_started"] >= 2
     finally:
         pool.kill()
 

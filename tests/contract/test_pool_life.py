@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,7 +195,19 @@ def test_runners_are_replaced_under_load_without_a_duplicate_or_a_loss(bench: Be
         load.while_not(lambda: len(pool.pids) == 2 and not before & set(pool.pids))
         load.ran_exactly_once()
         eventually(lambda: not any(alive(pid) for pid in before))
-        eventually(lambda: Counter(kind for kind, _ in bench.events) == {"runner_started": 4, "runner_ended": 2})
+        became = {"runner_started": 4, "runner_ended": 2, "reloaded": 1}
+        eventually(lambda: Counter(kind for kind, _ in bench.events) == became)
+        assert bench.said("reloaded") == [f"all runners have the code as it is now: {pool.pids[0]}, {pool.pids[1]}"]
+
+
+def test_it_is_told_that_all_runners_are_replaced_when_those_of_tasks_that_run_alone_are_too(bench: Bench) -> None:
+    with bench.pool(runners=1, slots=1) as pool:
+        assert bench.run(pool, bench.alone("nothing")).ending is Ending.RETURNED
+        old = {*pool.pids, *pool.solo_pids}
+        assert len(old) == 2
+        pool.replace()
+        eventually(lambda: bench.said("reloaded"), 30)
+        assert not old & {*pool.pids, *pool.solo_pids}
 
 
 def test_a_replaced_runner_finishes_what_it_has_started(bench: Bench) -> None:
@@ -223,11 +236,18 @@ def test_new_code_that_cannot_be_imported_leaves_the_old_runners_at_work(
         code.write_text("oops(")
         pool.replace()
         failed = eventually(lambda: [text for kind, text in bench.events if kind == "runner_failed"], 30)
-        assert "SyntaxError" in failed[0]
+        said = (
+            r"runner \d+ could not start; those that are there go on with the code that they have: "
+            r"module 'code_of_ours' cannot be imported: SyntaxError: .* \(code_of_ours.py, line 1\)\n"
+            r"  code_of_ours.py:1: oops\("
+        )
+        assert re.fullmatch(said, failed[0])
         assert bench.run(pool, bench.attempt("which")).result == b"1"
         code.write_text(good.replace("return 1", "return 2"))
+        assert not bench.said("reloaded")
         pool.replace()
         eventually(lambda: bench.run(pool, bench.attempt("which")).result == b"2", 30)
+        eventually(lambda: bench.has_said("reloaded", 1))
     finally:
         pool.kill()
 

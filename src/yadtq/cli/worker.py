@@ -35,7 +35,16 @@ WARNED = {
     "runner_failed",
     "not_isolated",
 }
-SHOWN = WARNED | {"health", "recovery_bound", "assigned", "revoked", "failed", "available", "runner_replaced"}
+SHOWN = WARNED | {
+    "health",
+    "recovery_bound",
+    "assigned",
+    "revoked",
+    "failed",
+    "available",
+    "runner_replaced",
+    "reloaded",
+}
 
 
 def register(app: typer.Typer) -> None:

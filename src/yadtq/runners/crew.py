@@ -58,7 +58,7 @@ class Crew:
         self._start_error = ""
         self._active_mono = self._looked_mono = 0.0
         self._staff = Staff(plan, self._make)
-        self._children, self.tasks = self._staff.children, self._staff.tasks
+        self._children, self.tasks, self.renewal = self._staff.children, self._staff.tasks, self._staff.renewal
         self._watch = Watch()
         self._thread = threading.Thread(target=self._guard, name="yadtq-crew", daemon=True)
 
@@ -134,8 +134,7 @@ class Crew:
     def replace(self) -> None:
         """Replace every child by a new one, one after the other."""
         with self._changed:
-            for child in self._children:
-                self._staff.replace(child)
+            self._staff.replace_all()
         self._watch.ring()
 
     @property

@@ -18,6 +18,7 @@ from yadtq.errors import SettingsError
 from yadtq.runners.crew import Crew
 from yadtq.runners.groups import Groups
 from yadtq.runners.protocol import OnEvent, Sink
+from yadtq.runners.reload import Reload
 from yadtq.runners.spawn import ChildProcess
 from yadtq.runners.staff import Plan
 from yadtq.runners.submits import Publish, Submits
@@ -43,7 +44,7 @@ class PoolRunner:
     Args:
         target: `module:app`, imported by every child, from the working folder too.
         on_event: Told what becomes of children, as a kind (`runner_started`, `runner_replaced`, `runner_ended`,
-            `runner_died`, `runner_failed`, `minder_lost`) and a sentence; on a thread of the pool.
+            `runner_died`, `runner_failed`, `reloaded`, `minder_lost`) and a sentence; on a thread of the pool.
         max_tasks: A child is replaced after so many attempts; 0: never.
         max_memory_mb: A child that holds more is replaced; 0: never. What it runs may end within 3.5 s; then the child
             is killed, and what still runs is charged with a death. Needs /proc.
@@ -83,6 +84,7 @@ class PoolRunner:
             if on_tasks and tasks is not None:
                 on_tasks(tasks)
             on_event(kind, text)
+            self._reload.look()
 
         self._groups, self._submits = Groups(partial(on_event, "minder_lost")), Submits(publish)
 
@@ -96,7 +98,7 @@ class PoolRunner:
         except BaseException:
             self._groups.close()
             raise
-        self._shared = self._crews["shared"]
+        self._shared, self._reload = self._crews["shared"], Reload(self._crews.values(), on_event)
         self._begin()
 
     def _begin(self) -> None:
@@ -156,10 +158,10 @@ class PoolRunner:
     def replace(self) -> None:
         """Replace every child by a new one, which imports the app anew; one after the other, with nothing lost.
 
-        Where the new code cannot be imported the old children stay, and a `runner_failed` says why.
+        `reloaded` tells when all that take attempts are new. Where the new code cannot be imported the old children
+        stay, and a `runner_failed` says why.
         """
-        for crew in self._crews.values():
-            crew.replace()
+        self._reload.begin()
 
     @property
     def pids(self) -> list[int]:

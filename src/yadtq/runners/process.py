@@ -312,7 +312,8 @@ class RunnerProcess:
             how = "has left" if self.overrun is None else self.how_it_ended
             return "runner_ended", f"runner {self.pid} {how}"
         if self.stage is Stage.STARTING:
-            return "runner_failed", f"runner {self.pid} could not start: {start_error}"
+            stay = "; those that are there go on with the code that they have" if self.replaces is not None else ""
+            return "runner_failed", f"runner {self.pid} could not start{stay}: {start_error}"
         return "runner_died", f"runner {self.pid} {self.how_it_ended}"
 
     def end_of(self, flight: Flight) -> Outcome | None:

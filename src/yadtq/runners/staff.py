@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 
 from yadtq.catalogue import Rules
@@ -68,6 +69,14 @@ class Plan:
         return min(max(at_work + self.spare, self.least), self.most)
 
 
+class Renewal(Enum):
+    """How far the replacement of all children is that was asked for last."""
+
+    GOES_ON = auto()
+    COMPLETE = auto()  # those that take attempts were all started after it
+    GIVEN_UP = auto()  # a successor could not start, so the old ones stay
+
+
 class Staff:
     """The children. All but `hire` is called under the crew's lock."""
 
@@ -80,6 +89,8 @@ class Staff:
         self.leaving = False  # no new ones, and those that are there shall go
         self._make = make
         self._replacing: deque[RunnerProcess] = deque()
+        self._old: set[RunnerProcess] = set()  # those that were there when all were to be replaced
+        self._least = plan.least
         self._at_once = CORES if plan.elastic else plan.most
         self._max_tasks = plan.max_tasks
         self._max_memory_mb = plan.max_memory_mb
@@ -88,6 +99,19 @@ class Staff:
     def replace(self, child: RunnerProcess) -> None:
         if not self.replaced(child):
             self._replacing.append(child)
+
+    def replace_all(self) -> None:
+        self._old = set(self.children)
+        for child in self.children:
+            self.replace(child)
+
+    def renewal(self) -> Renewal:
+        """On any thread, also without the lock."""
+        steady = [child for child in list(self.children) if child.stage is not Stage.DRAINING]
+        if not self._old.isdisjoint(steady):
+            return Renewal.GOES_ON if self._replacing else Renewal.GIVEN_UP
+        ready = sum(child.stage is Stage.READY for child in steady)
+        return Renewal.COMPLETE if ready >= self._least else Renewal.GOES_ON
 
     def replaced(self, child: RunnerProcess) -> bool:
         """It is to be replaced, or has been."""
@@ -124,6 +148,7 @@ class Staff:
     def remove(self, child: RunnerProcess) -> None:
         """A child has ended."""
         self.children.remove(child)
+        self._old.discard(child)
         if child.replaces is not None:  # its successor could not start: the old ones stay
             self._replacing.clear()
         if child in self._replacing:
