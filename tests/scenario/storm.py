@@ -13,7 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psutil
@@ -130,7 +130,7 @@ class Storm:
     def _kill(self, name: str) -> None:
         """SIGKILL a worker; another comes, under its name or a new one."""
         victim = self.workers.pop(name)
-        with self.fault(KILL, pids_of(victim), DIE_MS):
+        with self.fault(KILL, lambda: pids_of(victim), DIE_MS):
             victim.kill()
         self.gone.append(victim)
         self.enter(name if self.rng.random() < 0.5 else f"{name}x")
@@ -138,7 +138,7 @@ class Storm:
     def _kill_runner(self, name: str) -> None:
         running = self._running(runners_of(self.workers[name]))
         pid = self.rng.choice(sorted(run.pid for run in running) or sorted(runners_of(self.workers[name])))
-        with self.fault(RUNNER, {pid}):
+        with self.fault(RUNNER, lambda: {pid}):
             os.kill(pid, signal.SIGKILL)
 
     def _stop(self, name: str) -> None:
@@ -148,7 +148,7 @@ class Storm:
     def stop(self, name: str, seconds: float, work: Callable[[], None] = lambda: None) -> None:
         """SIGSTOP a worker; do something meanwhile; SIGCONT it after this time."""
         victim = self.workers[name]
-        with self.fault(STOP, pids_of(victim), lasts_ms=LEASE_S * 1_000 + PAUSE_MS):
+        with self.fault(STOP, lambda: pids_of(victim), lasts_ms=LEASE_S * 1_000 + PAUSE_MS):
             victim.signal(signal.SIGSTOP)
             until_mono = time.monotonic() + seconds
             work()
@@ -173,16 +173,18 @@ class Storm:
 
     @contextmanager
     def fault(
-        self, kind: str, pids: Iterable[int] = (), after_ms: float = 0.0, lasts_ms: float = 0.0
+        self, kind: str, pids: Callable[[], Iterable[int]] = set, after_ms: float = 0.0, lasts_ms: float = 0.0
     ) -> Iterator[None]:
         """Note what is done meanwhile; without processes it is nothing that may repeat a run.
 
         Args:
+            pids: The processes that it hits, asked for at the last moment: a worker may be starting some.
             after_ms: For how long it may hit what starts after it.
             lasts_ms: For how long it may hit what starts, from its beginning; 0: as long as it goes on, and `after_ms`.
         """
-        hit = frozenset(pids)
-        running = len(self._running(hit) if hit else self._running(None))
+        going_on = self._running(None)  # takes a while
+        hit = frozenset(pids())
+        running = sum(run.pid in hit for run in going_on) if hit else len(going_on)
         from_ms = time.time() * 1000
         yield
         to_ms = from_ms + lasts_ms if lasts_ms else time.time() * 1000 + after_ms
@@ -346,8 +348,10 @@ def pids_of(worker: Actor) -> set[int]:
 
 def runners_of(worker: Actor) -> set[int]:
     """The processes that run a worker's tasks."""
-    try:
-        children = psutil.Process(worker.pid).children()
-        return {child.pid for child in children if CHILD in child.cmdline()}
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):  # one of them ends just now
-        return set()
+    found = set()
+    with suppress(psutil.NoSuchProcess):  # the worker itself
+        for child in psutil.Process(worker.pid).children():
+            with suppress(psutil.NoSuchProcess):  # a zombie too: it ends just now
+                if CHILD in child.cmdline():
+                    found.add(child.pid)
+    return found

@@ -62,7 +62,7 @@ def test_kafka_is_away_for_a_minute(storm: Storm, own_services: Services) -> Non
 def test_redis_is_away_for_a_minute(storm: Storm, own_services: Services) -> None:
     with storm.stage.observed():
         storm.load(LOAD, LOAD // 10)
-        with storm.fault("no Redis", everybody(storm)):
+        with storm.fault("no Redis", lambda: everybody(storm)):
             own_services.kill_redis()
             storm.load(LOAD, 0)
             wait(storm, OUTAGE_S)
@@ -90,7 +90,7 @@ def test_both_stores_are_away_and_come_back_one_after_the_other(
     back = {"kafka": own_services.start_kafka, "redis": own_services.start_redis}
     with storm.stage.observed():
         storm.load(LOAD, LOAD // 10)
-        with storm.fault("no stores", everybody(storm)):
+        with storm.fault("no stores", lambda: everybody(storm)):
             own_services.kill_kafka()
             own_services.kill_redis()
             wait(storm, 20.0)
