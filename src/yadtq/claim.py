@@ -5,6 +5,7 @@ again with the same token and gets the same answer (C2), and a new round never f
 """
 
 import itertools
+from collections.abc import Iterable
 
 from msgspec import structs
 
@@ -95,7 +96,7 @@ class Work:
             bytes(envelope.task_kwargs),
             run.attempt,
             run.fence,
-            place="solo" if limits.solo else "suspect" if run.deaths > 0 else "shared",
+            place="solo" if limits.solo else "suspect" if run.deaths > 0 else self.place,
             time_limit_s=limits.time_limit_s or 0.0,
             incarnation=self.incarnation,
         )
@@ -131,3 +132,13 @@ class Work:
 def refusal(task_type: str, known: Known) -> str:
     """Say why this worker cannot run such a task."""
     return f"unknown task {task_type!r}; this worker knows {', '.join(known.names) or 'none'}"
+
+
+def close_records(works: Iterable[Work]) -> None:
+    """The fate of these is durable: their offsets may be committed."""
+    offsets: dict[Assignment, list[int]] = {}
+    for work in works:
+        if not work.copied:  # else the copy's report closes its record
+            offsets.setdefault(work.assignment, []).append(work.record.offset)
+    for assignment, together in offsets.items():
+        assignment.close(*together)

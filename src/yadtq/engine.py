@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from yadtq.attempt import Outcome, Recalled, Started
 from yadtq.broker import Producer, Record
 from yadtq.catalogue import Known
-from yadtq.claim import Work
+from yadtq.claim import Work, close_records
 from yadtq.codec import Undecodable, decode
 from yadtq.flight import Courier, Flight
 from yadtq.heartbeat import Identity
@@ -46,7 +46,7 @@ from yadtq.runners import Runner, Sink
 from yadtq.service import Clock, Service
 from yadtq.settings import Order
 from yadtq.settle import Reported, Settler, event_of
-from yadtq.telemetry import Telemetry
+from yadtq.telemetry import Event, Telemetry
 from yadtq.writes import Writes, outcome_again, writes_of, writes_of_copy, writes_of_undecodable
 
 IDLE_S = 0.5  # the longest sleep; the loop must move between two beats
@@ -199,6 +199,12 @@ class Engine(Service):
         if numbers:
             self.runner.recall(numbers)
 
+    def _clear(self, task_type: str) -> None:
+        """What of a type that runs alone from now on has not started leaves the shared runners."""
+        self._telemetry.tell(Event("isolated", detail=f"tasks {task_type!r} run alone: one ended a process of its own"))
+        shared = [work for work in self._running.values() if work.place == "shared"]
+        self._recall([work.number for work in shared if work.envelope.task_type == task_type])
+
     def _give_back(self, work: Work) -> None:
         self._releasing.append(work.release())
         self._tell("released", work)
@@ -280,11 +286,11 @@ class Engine(Service):
         done, back = self._settler.accepted(flight.accepting, answers.accepts, answers.epoch)
         self._lineup.done(done)
         for work, wait_s in back:
-            if work.verdict is not None and work.verdict.died:
-                self._lineup.isolate(work)
+            if work.verdict is not None and work.verdict.died and self._lineup.isolate(work):
+                self._clear(work.envelope.task_type)
             self._claim_again(work, wait_s)
         over, refused = self._settler.sealed(flight.sealing, answers.seals)
-        self._close(over)
+        close_records(over)
         for work in refused:
             self._claim_again(work, 0.0)
         self._answered(flight.asking, answers.claims, flight.incarnation)
@@ -319,7 +325,7 @@ class Engine(Service):
                     self._ask_later(work, REFUSED_S)
         self._refused(refusals)
         self._lineup.done(closing)
-        self._close(closing)
+        close_records(closing)
         self._settler.write(writing)
         self._start(starting)
 
@@ -380,14 +386,6 @@ class Engine(Service):
             in_place=self._order != "unordered",
         )
         self._settler.finished(work, verdict)
-
-    def _close(self, works: Iterable[Work]) -> None:
-        offsets: dict[Assignment, list[int]] = {}
-        for work in works:
-            if not work.copied:  # else the copy's report closes its record
-                offsets.setdefault(work.assignment, []).append(work.record.offset)
-        for assignment, together in offsets.items():
-            assignment.close(*together)
 
     def _tell(self, kind: str, work: Work) -> None:
         if self._telemetry.wanted(kind):

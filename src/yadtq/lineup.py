@@ -2,6 +2,9 @@
 
 One invariant: a work is in the lanes of its place. What runs alone is claimed only as it can start, so it holds up
 nobody that shares; where an order is kept it is kept among all, and nothing stands apart.
+
+A task that ends a process which it had for itself ends every process. Others of its type most likely do too, and would
+end the shared runners one after the other: they run alone from then on, until one of the type comes to its end.
 """
 
 from collections import Counter
@@ -33,6 +36,7 @@ class LineUp:
         self._order = order
         self._apart = runner.isolates and order == "unordered"  # else all wait together
         self._lanes: dict[Place, Lanes[Assignment, Work]] = {place: Lanes() for place in get_args(Place)}
+        self._deadly: set[str] = set()  # task types of which one ended a process of its own, and none has ended since
 
     def add(self, assignment: Assignment) -> None:
         for lanes in self._lanes.values():
@@ -54,13 +58,26 @@ class LineUp:
 
     def again(self, work: Work, at_mono: float) -> None:
         """Take this work again, not before a time."""
+        if self._shares_wrongly(work):
+            self._set_apart(work)
         self._lanes[work.place].again(work.assignment, work, at_mono)
 
-    def isolate(self, work: Work) -> None:
-        """It has ended a process: where works stand apart it runs alone from now on."""
-        if self._apart:
-            self.done([work])
-            work.place = "solo" if self._known.is_solo(work.envelope.task_type) else "suspect"
+    def isolate(self, work: Work) -> bool:
+        """It has ended a process: where works stand apart it runs alone from now on. Say if now all of its type do."""
+        if not self._apart:
+            return False
+        task_type, known = work.envelope.task_type, len(self._deadly)
+        if work.place == "suspect":
+            self._deadly.add(task_type)
+        self._set_apart(work)
+        return len(self._deadly) > known
+
+    def _shares_wrongly(self, work: Work) -> bool:
+        return work.place == "shared" and work.envelope.task_type in self._deadly
+
+    def _set_apart(self, work: Work) -> None:
+        self._lanes[work.place].done(work.assignment, work)
+        work.place = "solo" if self._known.is_solo(work.envelope.task_type) else "suspect"
 
     def drop(self, work: Work) -> None:
         """Take a work that is due again later out of everything: somebody else does it."""
@@ -70,6 +87,8 @@ class LineUp:
         """What comes behind these may start."""
         for work in works:
             self._lanes[work.place].done(work.assignment, work)
+            if self._deadly and work.verdict is not None and not work.verdict.died:
+                self._deadly.discard(work.envelope.task_type)
 
     def later(self) -> list[Work]:
         """What is due again later."""
@@ -80,8 +99,20 @@ class LineUp:
         given = Counter([work.place for work in before])
         taken: list[Work] = []
         for place, lanes in self._lanes.items():
-            taken += lanes.take(min(self._runner.room(place), CLAIMS_MOST) - given[place], now_mono)
+            found = lanes.take(min(self._runner.room(place), CLAIMS_MOST) - given[place], now_mono)
+            taken += self._fit(found) if self._deadly else found
         return taken
+
+    def _fit(self, works: Sequence[Work]) -> list[Work]:
+        """Those that may run where they were to; the others wait among what runs alone."""
+        fit = []
+        for work in works:
+            if self._shares_wrongly(work):
+                self._set_apart(work)
+                self._lanes[work.place].arrive(work.assignment, work)
+            else:
+                fit.append(work)
+        return fit
 
     def next_mono(self) -> float | None:
         """When the next work may be taken, perhaps in the past; None where none waits, or none can start."""

@@ -68,6 +68,7 @@ EVENTS = {
     "runner_failed": "a child process could not be started; detail says why; it is tried again where one is missing",
     "reloaded": "every child process that takes tasks has the code as it was at the last SIGHUP, or newer",
     "minder_lost": "what ends the programs of runners when the worker is killed was itself ended; another follows",
+    "isolated": "a task ended a process that it had for itself: its type runs alone until one comes to its end",
     "not_isolated": "without runners these tasks run neither alone nor within their time limit; detail names them",
     "overdue": "the grace time is over and something still runs; it is left to another worker",
     "not_left": "Redis could not be told that this worker left; its claims wait for the lease to end",

@@ -67,9 +67,12 @@ class ObedientRunner(Leased):
     def kill(self) -> None:
         self.running.clear()
 
-    def begin(self) -> None:
-        """Start everything that waits and may start."""
-        for number, attempt in self.waiting.items():
+    def begin(self, place: Place | None = None) -> None:
+        """Start everything that waits and may start, here or at one place."""
+        for number, attempt in list(self.waiting.items()):
+            if place not in (None, attempt.place):
+                continue
+            del self.waiting[number]
             if not self.allows(attempt):
                 self._sink([Recalled(number)])
                 continue
@@ -77,7 +80,6 @@ class ObedientRunner(Leased):
             self.running[number] = attempt
             self.history.append((attempt.task_id, attempt.attempt))
             self._sink([Started(number)])
-        self.waiting = {}
 
     def end(self, ending: Ending = Ending.RETURNED, result: bytes = b"1", error_log: str = "boom") -> None:
         """End everything that runs, in one way."""

@@ -1,16 +1,17 @@
 """Each bug of others, put into this engine as a mutant: the test that is named after it turns red."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 import test_others_bugs as others
 from stage import Stage
 
+import yadtq.engine
 from mutants import Mutant, Mutants, turns_red
 from yadtq.attempt import Outcome, Recalled, Started
 from yadtq.broker import Record, Report
-from yadtq.claim import Work
+from yadtq.claim import Work, close_records
 from yadtq.engine import Engine
 from yadtq.intake import Assignment
 from yadtq.offsets import Position, Tracker
@@ -159,16 +160,13 @@ def offset_0_is_nothing(patch: pytest.MonkeyPatch) -> None:
     others.test_karafka_3216_a_dead_letter_is_of_the_one_that_failed_and_commits_nothing_beside_it,
 )
 def a_dead_letter_ends_all_before_it(patch: pytest.MonkeyPatch) -> None:
-    really = Engine._close
-
-    def close(self: Engine, works: Iterable[Work]) -> None:
-        works = list(works)
-        really(self, works)
+    def close(works: Sequence[Work]) -> None:
+        close_records(works)
         for work in works:
             if work.verdict is not None and work.verdict.state is State.FAILED:
                 work.assignment.close(*[at for at in work.assignment._held if at < work.record.offset])
 
-    patch.setattr(Engine, "_close", close)
+    patch.setattr(yadtq.engine, "close_records", close)
 
 
 def failing_twice(stage: Stage) -> None:

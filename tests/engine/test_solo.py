@@ -2,7 +2,7 @@
 
 from stage import Player, Stage
 
-from yadtq.attempt import Ending
+from yadtq.attempt import Ending, Place
 from yadtq.states import State
 
 
@@ -76,11 +76,11 @@ def places(worker: Player) -> dict[str, list[str]]:
     return found
 
 
-def die(worker: Player) -> None:
-    """The shared runner dies with what runs in it."""
-    worker.runner.begin()
+def die(worker: Player, place: Place = "shared") -> None:
+    """All runners of a place die with what runs in them."""
+    worker.runner.begin(place)
     for number, attempt in list(worker.runner.running.items()):
-        if attempt.place == "shared":
+        if attempt.place == place:
             worker.runner.end_one(number, Ending.DIED)
     worker.turn(3)
 
@@ -133,3 +133,52 @@ def test_what_waits_alone_is_given_back_with_its_partition() -> None:
     worker.crash()
     other.work(250)
     assert all(stage.record(f"s{n}").status is State.SUCCESS for n in range(200))
+
+
+def crashing(stage: Stage) -> Player:
+    """A worker on which a task has just died in a process of its own, with others of its type behind it."""
+    stage.publish(*(f"c{n}" for n in range(10)), task_type="crash")
+    stage.publish(*(f"a{n}" for n in range(4)))
+    worker = stage.player(slots=2, order="unordered", solo_slots=1)
+    worker.turn(4)
+    die(worker)
+    assert places(worker) == {"shared": ["c2", "c3"], "solo": [], "suspect": ["c0", "c1"]}
+    assert worker.kinds().count("isolated") == 0, "which of the two it was nobody knows"
+    die(worker, "suspect")
+    assert worker.kinds().count("isolated") == 1
+    return worker
+
+
+def test_a_type_that_ends_a_process_of_its_own_leaves_the_shared_runners_at_once() -> None:
+    stage = Stage(tasks=("add", "crash"))
+    worker = crashing(stage)
+    worker.turn(4)
+    assert places(worker) == {"shared": ["a0", "a1"], "solo": [], "suspect": ["c0", "c1"]}
+    assert stage.record("c2").attempts == 0, "recalled, its attempt given back"
+    assert stage.ledger.records(["c4"])[0] is None, "claimed before it can start"
+    for _ in range(15):
+        die(worker, "suspect")
+        worker.runner.begin("shared")
+        for number, attempt in list(worker.runner.running.items()):
+            assert attempt.task_type == "add"
+            worker.runner.end_one(number)
+        stage.clock.turn(200)
+        worker.turn(3)
+    assert {stage.record(f"c{n}").status for n in range(10)} == {State.FAILED}
+    assert [worker.runner.history.count((f"c{n}", 1)) for n in range(10)] == [1] * 10
+    assert {stage.record(f"a{n}").status for n in range(4)} == {State.SUCCESS}
+
+
+def test_a_type_shares_again_when_one_of_it_has_come_to_its_end() -> None:
+    stage = Stage(tasks=("add", "crash"))
+    worker = crashing(stage)
+    worker.runner.begin("suspect")
+    worker.runner.end()
+    worker.turn(4)
+    starts: dict[str, Place] = {}
+    worker.runner.on_start = lambda attempt: starts.update({attempt.task_id: attempt.place})
+    stage.clock.turn(200)
+    stage.publish("c10", task_type="crash")
+    worker.work(50)
+    assert {stage.record(f"c{n}").status for n in range(11)} == {State.SUCCESS}
+    assert starts["c10"] == "shared"

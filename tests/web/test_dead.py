@@ -220,6 +220,10 @@ def test_the_form_replays_as_it_was_where_nothing_was_changed(client: TestClient
     assert answer.headers["location"].startswith(f"{PAGE}/0/0?replayed=")
     (task,) = published(scene)
     assert client.post(f"{DEAD}/0/0/replay", json={}).json() == {"task_id": task.task_id, "before": True}
+    assert "Replayed as" in client.get(answer.headers["location"]).text
+    again = client.post(f"{PAGE}/0/0", data=fields).headers["location"]
+    assert "so nothing was published" in client.get(again).text
+    assert published(scene) == [task]
 
 
 def test_the_form_says_what_is_wrong_and_keeps_what_was_typed(client: TestClient, scene: Scene) -> None:
@@ -246,6 +250,18 @@ def test_pages_of_what_is_not_there_are_404(client: TestClient) -> None:
         answer = client.get(path)
         assert answer.status_code == 404
         assert "text/html" in answer.headers["content-type"]
+
+
+def test_in_the_browser_all_are_replayed_only_by_a_second_click(watched: Watched, scene: Scene) -> None:
+    put_task(scene, "t1")
+    put_task(scene, "t2")
+    page = watched.open("/queues/tasks/dead")
+    page.get_by_text("Replay all", exact=True).click()
+    expect(page.locator(".sure")).to_contain_text("2 of those shown run again, as new tasks")
+    assert published(scene) == []
+    page.get_by_role("button", name="Replay them").click()
+    expect(page.locator(".flash-good")).to_contain_text("2 replayed, 0 had been before")
+    assert {task.replay_of for task in published(scene)} == {"t1", "t2"}
 
 
 def test_in_the_browser_one_is_opened_edited_and_replayed(watched: Watched, scene: Scene) -> None:

@@ -134,6 +134,7 @@ def test_two_web_apps_may_share_a_file_also_when_one_of_them_rebuilds_it(scene: 
     made |= {scene.add.submit(number, 2).task_id for number in range(5)}
     eventually(lambda: one.ids() == other.ids() == made)
     assert sum(count.tasks for count in one.listing.counts()) == 10
+    eventually(lambda: one.has_caught_up() and other.has_caught_up())  # also with what the other one wrote
     one.stop()
     other.stop()
 

@@ -33,6 +33,7 @@ WARNED = {
     "minder_lost",
     "runner_died",
     "runner_failed",
+    "isolated",
     "not_isolated",
 }
 SHOWN = WARNED | {

@@ -97,9 +97,9 @@ class DeadPages:
         done = f"{summary.replayed}.{summary.before}.{len(summary.refused)}{'.more' if summary.more else ''}"
         return RedirectResponse(query.url(queue, done=done), 303)
 
-    async def letter(self, queue: str, letter_id: str, replayed: str | None) -> HTMLResponse:
+    async def letter(self, queue: str, letter_id: str, replayed: str | None, *, before: bool) -> HTMLResponse:
         letter = await self._desk.find(queue, letter_id)
-        return self._show(letter, _fields(letter), replayed=replayed)
+        return self._show(letter, _fields(letter), replayed=replayed, before=before)
 
     def _show(
         self,
@@ -107,6 +107,7 @@ class DeadPages:
         fields: Mapping[str, str],
         *,
         replayed: str | None = None,
+        before: bool = False,
         error: str = "",
         status: int = 200,
     ) -> HTMLResponse:
@@ -121,6 +122,7 @@ class DeadPages:
             hex_bytes=min(HEX_BYTES, letter.size_bytes),
             fields=fields,
             replayed=replayed,
+            before=before,
             error=error,
         )
 
@@ -133,7 +135,8 @@ class DeadPages:
             done = await self._desk.replay(letter, edit, again="again" in form, raw="raw" in form)
         except YadtqError as error:
             return self._show(letter, fields, error=str(error), status=status_of(error))
-        return RedirectResponse(f"/queues/{queue}/dead/{letter_id}?{urlencode({'replayed': done.task_id})}", 303)
+        query = {"replayed": done.task_id} | ({"before": "1"} if done.before else {})
+        return RedirectResponse(f"/queues/{queue}/dead/{letter_id}?{urlencode(query)}", 303)
 
 
 def _fields(letter: Letter) -> dict[str, str]:
@@ -167,8 +170,8 @@ def dead_page_router(pages: DeadPages) -> APIRouter:
         return await pages.replay_all(queue, query)
 
     @router.get("/{partition}/{offset}")
-    async def letter(queue: str, partition: int, offset: int, replayed: Text = None) -> Response:
-        return await pages.letter(queue, f"{partition}/{offset}", replayed)
+    async def letter(queue: str, partition: int, offset: int, replayed: Text = None, before: Text = None) -> Response:
+        return await pages.letter(queue, f"{partition}/{offset}", replayed, before=before is not None)
 
     @router.post("/{partition}/{offset}")
     async def replay(request: Request, queue: str, partition: int, offset: int) -> Response:

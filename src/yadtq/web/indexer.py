@@ -118,9 +118,9 @@ class Indexer(Service):
         records = reader.poll(0.1, BATCH)
         if not records:
             return
-        before = self._model.version
-        self._positions |= self._model.apply(records, self._sources)
-        if self._model.version != before:
+        found = self._model.apply(records, self._sources)
+        if any(self._positions.get(where) != position for where, position in found.items()):
+            self._positions |= found
             self._on_change()
 
     def _look(self, reader: Reader, watched: set[TopicPartition]) -> None:

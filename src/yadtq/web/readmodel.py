@@ -106,7 +106,6 @@ class ReadModel:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.version = 0  # grows with every change of the rows
         self._kinds: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
         try:
@@ -146,7 +145,6 @@ class ReadModel:
             db.execute("INSERT INTO meta VALUES ('life', ?)", (uuid.uuid4().hex,))
             db.execute(f"PRAGMA user_version = {VERSION}")
         self.life = self._read_life()
-        self.version += 1
 
     def _read_life(self) -> str:
         return str(self._writer.execute("SELECT value FROM meta WHERE key = 'life'").fetchone()[0])
@@ -179,7 +177,9 @@ class ReadModel:
         return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
 
     def apply(self, records: Sequence[Record], sources: Mapping[str, Source]) -> dict[TopicPartition, int]:
-        """Take records in, in the order of each partition; return the positions that moved.
+        """Take records in, in the order of each partition; return how far their partitions are in the file.
+
+        That is further than the records where another process writes it too.
 
         Raises:
             Foreign: The file tells of another Kafka; rebuild it.
@@ -189,19 +189,21 @@ class ReadModel:
             if self._read_life() != self.life:
                 self.life = self._read_life()
                 raise Rebuilt
-            fresh, moved = self._fresh(db, records)
+            fresh, moved, positions = self._fresh(db, records)
             self._write(db, fresh, sources)
             db.executemany(
                 "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)",
                 [(*where, last.offset + 1, _check(last)) for where, last in moved.items()],
             )
-        self.version += bool(fresh)
-        return {where: last.offset + 1 for where, last in moved.items()}
+        return positions | {where: last.offset + 1 for where, last in moved.items()}
 
     def _fresh(
         self, db: sqlite3.Connection, records: Sequence[Record]
-    ) -> tuple[list[Record], dict[TopicPartition, Record]]:
-        """Leave out what was applied before, and see that the last of those is what it was."""
+    ) -> tuple[list[Record], dict[TopicPartition, Record], dict[TopicPartition, int]]:
+        """Leave out what was applied before, and see that the last of those is what it was.
+
+        Returns what is left, the last one of each partition, and the positions before.
+        """
         stored = {
             TopicPartition(topic, partition): (offset, check)
             for topic, partition, offset, check in db.execute("SELECT * FROM positions")
@@ -215,7 +217,7 @@ class ReadModel:
                 moved[record.where] = record
             elif record.offset == position - 1 and _check(record) != check:
                 raise Foreign(f"{record.topic} {record.partition} has another record at offset {record.offset}")
-        return fresh, moved
+        return fresh, moved, {where: position for where, (position, _) in stored.items()}
 
     def _write(self, db: sqlite3.Connection, records: Iterable[Record], sources: Mapping[str, Source]) -> None:
         # In the order of the records: what a later one does depends on what an earlier one did.
@@ -330,7 +332,6 @@ class ReadModel:
                 share = min(-(-excess * tasks // total) - gone, most_at_once - trimmed - gone)
                 more = old | {"before": LATEST_MS + 1, "most": max(share, 0)}
                 trimmed += gone + db.execute(_TRIM, more).rowcount
-        self.version += bool(trimmed)
         return trimmed
 
 
