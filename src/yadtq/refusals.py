@@ -235,5 +235,6 @@ class Refusals:
                 pass  # somebody has it, or this worker has to be reborn first: it is asked again
 
     def _tell_end(self, refused: Refused) -> None:
-        task_id, detail = refused.envelope.task_id, last_line(refused.reason)
-        self._telemetry.tell(Event("failed", task_id=task_id, attempt=refused.attempts, detail=detail))
+        envelope = refused.envelope
+        detail = f"{envelope.task_type}: {last_line(refused.reason)}"
+        self._telemetry.tell(Event("failed", task_id=envelope.task_id, attempt=refused.attempts, detail=detail))

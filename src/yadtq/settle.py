@@ -176,7 +176,7 @@ class Settler:
             return
         kind = "succeeded" if outcome.state is State.SUCCESS else "failed"
         if self._telemetry.wanted(kind):
-            detail = last_line(outcome.error_log)
+            detail = f"{outcome.task_type}: {last_line(outcome.error_log)}" if kind == "failed" else ""
             self._telemetry.tell(Event(kind, where.partition, where.offset, outcome.task_id, outcome.attempts, detail))
         else:
             self._telemetry.counts[kind] += 1

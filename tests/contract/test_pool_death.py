@@ -66,6 +66,24 @@ def test_a_killed_runner_costs_what_it_had_started_and_the_rest_runs_elsewhere(b
 
 
 @pytest.mark.parametrize(
+    ("count", "ran"),
+    [
+        (0, "it ran no task"),
+        (1, "it ran 1 task, charged with a death: t1"),
+        (7, "it ran 7 tasks, charged with a death: t1, t2, t3, t4, t5 and 2 more"),
+    ],
+)
+def test_what_a_dead_runner_ran_is_told_by_number_and_name(bench: Bench, count: int, ran: str) -> None:
+    with bench.pool(runners=1, slots=7) as pool:
+        held = bench.attempts(count, "wait", bench.gate.path)
+        pool.start(held)
+        eventually(lambda: len(bench.started) == count)
+        os.kill(pool.pids[0], signal.SIGKILL)
+        said = eventually(lambda: bench.said("runner_died"))
+    assert said[0].endswith(f"for want of memory; {ran}")
+
+
+@pytest.mark.parametrize(
     ("task", "said"), [("crash", "was ended by SIGSEGV (signal 11)"), ("leave_at_once", "by itself with exit code 3")]
 )
 def test_code_that_ends_its_process_is_told_how(bench: Bench, task: str, said: str) -> None:

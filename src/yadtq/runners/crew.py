@@ -299,11 +299,12 @@ class Crew:
                 events += self._dead(child, flight)
             if not planned:
                 self._staff.backoff.failed(time.monotonic(), by_task=any(isinstance(one, Outcome) for one in events))
+            told = child.obituary(planned, self._start_error)
             child.close()
             events += self._deal()
             self._changed.notify_all()
         self._tell(events)
-        self._on_event(*child.obituary(planned, self._start_error))
+        self._on_event(*told)
 
     def _dead(self, child: RunnerProcess, flight: Flight) -> list[Event]:
         outcome = child.end_of(flight)

@@ -27,6 +27,7 @@ SOCKET_BYTES = 1 << 20
 PING_LOOKS = 10  # a second of silence
 SILENT_LOOKS = 100
 HELD_BYTES = 4 << 20  # a runner with more than this before it is given nothing beyond its slots
+NAMED = 5  # tasks of a dead runner that are told by their ids
 
 
 class Stage(Enum):
@@ -307,14 +308,15 @@ class RunnerProcess:
         return self._process.how_it_ended
 
     def obituary(self, planned: bool, start_error: str) -> tuple[str, str]:
-        """What is told of its end, as a kind and a sentence."""
+        """What is told of its end, as a kind and a sentence. Before `close`: its page says what it ran."""
         if planned:
             how = "has left" if self.overrun is None else self.how_it_ended
             return "runner_ended", f"runner {self.pid} {how}"
         if self.stage is Stage.STARTING:
             stay = "; those that are there go on with the code that they have" if self.replaces is not None else ""
             return "runner_failed", f"runner {self.pid} could not start{stay}: {start_error}"
-        return "runner_died", f"runner {self.pid} {self.how_it_ended}"
+        ran = [flight.attempt.task_id for flight in self.flights.values() if self._runs(flight)]
+        return "runner_died", f"runner {self.pid} {self.how_it_ended}; {_charged(ran)}"
 
     def end_of(self, flight: Flight) -> Outcome | None:
         """The outcome of an attempt that the process has taken with it; None where it had not started."""
@@ -334,3 +336,12 @@ class RunnerProcess:
     def close(self) -> None:
         self.socket.close()
         self.seats.close()
+
+
+def _charged(ids: Sequence[str]) -> str:
+    """What a dead runner ran, in words."""
+    if not ids:
+        return "it ran no task"
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    tasks = "1 task" if len(ids) == 1 else f"{len(ids)} tasks"
+    return f"it ran {tasks}, charged with a death: {', '.join(ids[:NAMED])}{more}"
