@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
 import test_claims
@@ -211,7 +210,7 @@ def verdict_not_written_again(patch: pytest.MonkeyPatch) -> None:
     really = Engine._answered
 
     def answered(self: Engine, works: Sequence[Work], answers: Sequence[Answer], incarnation: str) -> None:
-        sealed = [Over(replace(at.record, sealed=True)) if isinstance(at, Over) else at for at in answers]
+        sealed = [Over(structs.replace(at.record, sealed=True)) if isinstance(at, Over) else at for at in answers]
         really(self, works, sealed, incarnation)
 
     patch.setattr(Engine, "_answered", answered)

@@ -7,8 +7,9 @@ Everything raises LedgerUnavailable where the store does not answer.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from yadtq.ledger.protocol import NewTask
 
@@ -43,8 +44,7 @@ class Place(NamedTuple):
     waits: int  # how many entries
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """The answer about one partition."""
 
     upto: int = -1  # another one than expected: nothing was done; read on from there

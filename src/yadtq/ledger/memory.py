@@ -8,7 +8,8 @@ import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec import structs
 
 from yadtq.codec import OutcomeRecord
 from yadtq.errors import LedgerUnavailable
@@ -191,9 +192,9 @@ class MemoryLedger:
         with self._move() as now:
             for new in tasks:
                 if self._task(new.task_id, now) is None:
-                    record = replace(blank(new, new.topic), attempts=new.tries)
+                    record = structs.replace(blank(new, new.topic), attempts=new.tries)
                     if new.not_before_ms:
-                        record = replace(record, status=State.SCHEDULED, not_before_ms=new.not_before_ms)
+                        record = structs.replace(record, status=State.SCHEDULED, not_before_ms=new.not_before_ms)
                     self._tasks[new.task_id] = Task(record)
 
     def _schedule(self, waiting: Waiting, now: int) -> None:
@@ -201,7 +202,7 @@ class MemoryLedger:
         read = now < self._life(task.topic).read_until_ms
         if self._task(task.task_id, now) is None and (read or now - task.queued_at_ms <= self._ttl_ms):  # C8
             self._tasks[task.task_id] = Task(
-                replace(
+                structs.replace(
                     blank(task, task.topic),
                     status=State.SCHEDULED,
                     attempts=task.tries,

@@ -3,7 +3,9 @@
 One invariant: nothing here knows of other records, workers or time but by its arguments.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from yadtq.codec import OutcomeRecord
 from yadtq.ledger.protocol import MAX_TAKEOVERS, Claim, Held, NewTask, Seal, TaskRecord
@@ -25,7 +27,7 @@ class Task:
     expires_at_ms: int | None = None
 
     def set(self, **changes: object) -> None:
-        self.record = replace(self.record, **changes)  # type: ignore[arg-type]  # the names are those of TaskRecord
+        self.record = structs.replace(self.record, **changes)
 
     def renew(self, epoch: int) -> None:
         """Give an accepted verdict a fence of the present epoch: what is written to Kafka now has to bear it (R4)."""

@@ -22,7 +22,8 @@ FORGET_MS = 86_400_000  # a worker that was silent for so long is dropped
 PRODUCER_LEASE_MS = 10_000  # a producer that was silent for so long does not hold up the end of a run
 
 
-# What is made for every task is a struct: 0.1 us each, a named tuple 0.4, a frozen dataclass 0.8.
+# What is made for every task is a struct: 0.1 us each, a named tuple 0.4, a frozen dataclass 0.8. So are most others:
+# defining one takes 0.02 ms of every start, a dataclass with slots 0.8.
 
 
 class Claim(Struct, frozen=True, array_like=True, gc=False):
@@ -52,27 +53,23 @@ class Run(Struct, frozen=True, array_like=True, gc=False):
     deaths: int = 0  # how often it ended the process that ran it
 
 
-@dataclass(frozen=True, slots=True)
-class Over:
+class Over(Struct, frozen=True):
     """The task has its verdict: repeat its writes where `record.sealed` is false, then close."""
 
     record: "TaskRecord"
 
 
-@dataclass(frozen=True, slots=True)
-class Resend:
+class Resend(Struct, frozen=True):
     """A retry was accepted for this generation and may not be in Kafka: produce it again, then close (C4)."""
 
     record: "TaskRecord"
 
 
-@dataclass(frozen=True, slots=True)
-class Stale:
+class Stale(Struct, frozen=True):
     """A later generation goes on in its own record, and Kafka has that one: close (C4)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(Struct, frozen=True):
     """A living worker holds it; ask again later."""
 
     worker: str
@@ -119,8 +116,7 @@ class Release(Struct, frozen=True, array_like=True, gc=False):
     fence: str
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """What goes to the ledger in one round trip."""
 
     accepts: Sequence[Accept] = ()
@@ -137,8 +133,7 @@ class Batch:
         return bool(self.accepts or self.claims) or not self
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(Struct, frozen=True):
     """What came back, each in the order of the batch."""
 
     # Epoch ms at which it was accepted, of a retry the time it waits for; None: refused, it is not the present attempt
@@ -175,8 +170,7 @@ class Errand(StrEnum):
     READ = "READ"  # read what is forgotten; the life goes on
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
+class TaskRecord(Struct, frozen=True):
     """One task as the ledger has it."""
 
     task_id: str
@@ -218,8 +212,7 @@ class Pulse(StrEnum):
     SUPERSEDED = "SUPERSEDED"  # a newer process registered under the name
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Struct, frozen=True):
     """One heartbeat. first: the start of a process. replaces: the incarnation that this one follows, after DEAD."""
 
     name: str
@@ -251,8 +244,7 @@ class WorkerRecord:
     left: bool = False  # it is DEAD because it said that it leaves, not because its beats ended
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
+class RunRecord(Struct, frozen=True):
     """One run of the original command lines on a topic, from the first producer to the end."""
 
     number: int  # from 1; 0: there was none yet
@@ -260,8 +252,7 @@ class RunRecord:
     ending: bool  # every producer that is alive gave `end`: over as soon as everything is done
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(Struct, frozen=True):
     """A task that Kafka has, for its QUEUED record."""
 
     task_id: str
