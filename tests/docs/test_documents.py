@@ -144,6 +144,18 @@ def test_every_command_explains_itself(words: str) -> None:
     assert answer.exit_code == 0, answer.output
 
 
+def test_help_shows_one_default_of_a_flag_and_the_true_one() -> None:
+    """Where 0, which stands for another number, is the default in code, that number is what is shown."""
+    shown = {}
+    for command in all_commands().values():
+        for parameter in command.params:
+            told = getattr(parameter, "help", None) or ""
+            assert "default:" not in told or parameter.default is None, parameter.opts
+            shown[parameter.opts[0]] = getattr(parameter, "show_default", None)
+    assert shown["--solo"] == "the number of cores"
+    assert shown["--suspects"] == "--concurrency, at most 32"
+
+
 def test_every_command_that_is_named_exists_with_its_flags() -> None:
     known = all_commands()
     named = [(where, words[1:]) for where, words in commands() if words[0] == "yadtq"]

@@ -94,6 +94,15 @@ def test_ctrl_c_while_an_app_is_imported_stays_what_it_is(tmp_path: Path, monkey
         find("slow_of_test")
 
 
+def test_a_module_alone_stands_for_its_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "short_of_test.py").write_text("app, other = 'its app', 'another'\n")
+    assert find("short_of_test") == find("short_of_test:app") == "its app"
+    assert find("short_of_test:other") == "another"
+    assert find("short_of_test:none") is None
+
+
 @pytest.mark.parametrize("words", [["--partitions", "0"], ["--grace", "-1"]])
 def test_a_worker_refuses_numbers_that_it_cannot_use(words: list[str]) -> None:
     told = CliRunner().invoke(build(), ["worker", "nowhere:app", *words])

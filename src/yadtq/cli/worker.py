@@ -53,7 +53,9 @@ def register(app: typer.Typer) -> None:
 
 
 def worker(
-    target: Annotated[str, typer.Argument(help="where the app is, as module:app", metavar="MODULE:APP")],
+    target: Annotated[
+        str, typer.Argument(help="where the app is, as module:app; `module` alone: its `app`", metavar="MODULE:APP")
+    ],
     name: Annotated[str | None, typer.Option(help="the worker's name, unique; default: host and process id")] = None,
     queue: Annotated[str | None, typer.Option(help="the queue it serves; default: the app's")] = None,
     runners: Annotated[int, typer.Option(help="child processes that run the tasks; 0: threads in this one", min=0)] = 2,
@@ -62,13 +64,18 @@ def worker(
     max_memory_mb: Annotated[int, typer.Option(help="replace a runner that holds more MiB; 0: never", min=0)] = 0,
     solo: Annotated[
         int,
-        typer.Option(help="tasks at a time that run alone by their definition; default: the number of cores", min=0),
+        typer.Option(
+            help="tasks at a time that run alone by their definition; 0: as many as there are cores",
+            min=0,
+            show_default="the number of cores",
+        ),
     ] = 0,
     suspects: Annotated[
         int,
         typer.Option(
-            help="tasks at a time that run alone since a process ended under them; default: --concurrency, at most 32",
+            help="tasks at a time that run alone since a process ended under them; 0: --concurrency, at most 32",
             min=0,
+            show_default="--concurrency, at most 32",
         ),
     ] = 0,
     order: Annotated[
