@@ -33,6 +33,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 DATA_FOLDER = ".yadtq"
 SERVICES_FILE = "services.json"
 TOML_FILE = "yadtq.toml"
+EMBEDDED = "`yadtq up`"  # so begins the source of an address of its services
+NOT_SET = "default: nothing else was set"
 DEFAULTS = {"kafka": "localhost:9092", "redis": "localhost:6379"}
 SECRET = ("password", "secret", "key")  # a name with one of these speaks of a secret
 
@@ -138,10 +140,10 @@ class Sources:
             (argument, "argument"),
             (self.environ.get(variable), f"environment variable {variable}"),
             (self.toml.get(name), TOML_FILE),
-            (self.running.get(name), f"`yadtq up` in {self.folder}"),
+            (self.running.get(name), f"{EMBEDDED} in {self.folder}"),
         )
         found = [Address(str(value), source) for value, source in offers if value]
-        return [*found, Address(DEFAULTS[name], "default" if found else "default: nothing else was set")]
+        return [*found, Address(DEFAULTS[name], "default" if found else NOT_SET)]
 
 
 def load(
@@ -256,6 +258,15 @@ def mask(address: str) -> str:
     query = "&".join(f"{key}={masked_value(key, value)}" for key, value in parse_qsl(url.query))
     masked = urlunsplit(url._replace(netloc=f"{name}{':***' if colon else ''}{at}{host}", query=query))
     return masked.removeprefix("//") if bare else masked
+
+
+def advice(address: Address) -> str:
+    """What to look at where nobody answers at an address: where it came from, or the services that are ours."""
+    if address.source.startswith(EMBEDDED):
+        return "Is it running? `yadtq status`"
+    if address.source == NOT_SET:
+        return "No address was set: `yadtq up` starts the services here, `yadtq config show` says where one can be set"
+    return f"Is the address right? It is from: {address.source}"
 
 
 def _servers(text: str) -> str:

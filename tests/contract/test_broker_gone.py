@@ -14,13 +14,14 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from waiting import eventually
+from yadtq import ledger
 from yadtq.broker import Message, Report, connect
 from yadtq.broker.kafka import KafkaBroker, properties
 from yadtq.broker.kafka.admin import FIRST_S
 from yadtq.broker.kafka.producer import KafkaProducer
 from yadtq.broker.kafka.sender import KafkaSender
 from yadtq.broker.memory import MemoryBroker
-from yadtq.errors import BrokerUnavailable, SettingsError
+from yadtq.errors import BrokerUnavailable, LedgerUnavailable, SettingsError
 from yadtq.offsets import Position
 from yadtq.settings import load
 
@@ -66,6 +67,18 @@ def test_an_address_at_which_nobody_is_is_told_soon_and_with_the_reason(
             broker.partitions()
     assert time.monotonic() - began_mono < 60
     broker.close()
+
+
+def test_a_store_that_does_not_answer_is_told_with_the_source_of_its_address() -> None:
+    settings = load(environ={"YADTQ_KAFKA": "127.0.0.1:1", "YADTQ_REDIS": "127.0.0.1:1"})
+    broker, store = connect(settings), ledger.connect(settings)
+    source = r"refused.*\. Is the address right\? It is from: environment variable"
+    with pytest.raises(BrokerUnavailable, match=f"{source} YADTQ_KAFKA$"):
+        broker.partitions()
+    with pytest.raises(LedgerUnavailable, match=f"{source} YADTQ_REDIS$"):
+        store.workers()
+    broker.close()
+    store.close()
 
 
 def test_a_kafka_that_takes_connections_and_is_slow_is_given_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

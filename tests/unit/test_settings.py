@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yadtq.errors import SettingsError
-from yadtq.settings import Settings, WorkerSettings, load, loopback, mask, parse_kafka, redis_url
+from yadtq.settings import Settings, WorkerSettings, advice, load, loopback, mask, parse_kafka, redis_url
 
 
 @pytest.fixture
@@ -54,6 +54,19 @@ def test_then_the_usual_ports_of_this_machine(tmp_path: Path) -> None:
     settings = load(folder=tmp_path, environ={})
     assert (settings.kafka.value, settings.redis.value) == ("localhost:9092", "localhost:6379")
     assert settings.kafka.source.startswith("default")
+
+
+def test_where_nobody_answers_the_advice_is_about_the_source_of_the_address(folder: Path, tmp_path: Path) -> None:
+    def given(kafka: str | None = None, environ: dict[str, str] | None = None) -> str:
+        return advice(load(kafka=kafka, folder=folder, environ=environ or {}).kafka)
+
+    assert given("arg:1") == "Is the address right? It is from: argument"
+    assert given(environ=ENVIRON) == "Is the address right? It is from: environment variable YADTQ_KAFKA"
+    assert given() == "Is the address right? It is from: yadtq.toml"
+    (folder / "yadtq.toml").unlink()
+    assert given() == "Is it running? `yadtq status`"
+    (folder / ".yadtq" / "services.json").unlink()
+    assert given().startswith("No address was set: `yadtq up` starts the services here")
 
 
 def test_each_address_has_an_order_of_its_own(folder: Path) -> None:

@@ -85,7 +85,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.org", ""])
 def test_another_address_than_loopback_is_refused(folder: Path, host: str) -> None:
-    ended = run(folder, "shown:app", "--host", host)
+    ended = run(folder, "nowhere:app", "--host", host)  # said before any user code is imported
     assert ended.returncode == 1
     assert "listens on 127.0.0.1 only" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -100,7 +100,8 @@ def test_a_port_that_is_taken_is_said_with_what_to_do(folder: Path) -> None:
 
 
 def test_an_app_that_is_not_there_is_said(folder: Path) -> None:
-    ended = run(folder, "nowhere:app", "--port", "0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # a second mistake, and the one that is easier to see
+        ended = run(folder, "nowhere:app", "--port", str(taken.getsockname()[1]))
     assert ended.returncode == 1
-    assert "nowhere" in ended.stderr
+    assert "there is no module 'nowhere'" in ended.stderr
     assert "Traceback" not in ended.stderr

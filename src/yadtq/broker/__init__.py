@@ -18,7 +18,7 @@ from yadtq.broker.protocol import (
     ensure_topic,
     membership,
 )
-from yadtq.settings import Settings
+from yadtq.settings import Settings, advice
 
 __all__ = [
     "Broker",
@@ -45,4 +45,4 @@ def connect(settings: Settings) -> Broker:
     """Return the broker that the settings name. Nothing is sent before it is used."""
     from yadtq.broker.kafka import KafkaBroker
 
-    return KafkaBroker(settings.kafka_config(), settings.kafka.masked)
+    return KafkaBroker(settings.kafka_config(), settings.kafka.masked, advice(settings.kafka))

@@ -1,6 +1,7 @@
 """`yadtq web`: the pages and the JSON API on this machine.
 
-One invariant: what is wrong with the arguments is said before anything is started or any user code is imported.
+One invariant: what is wrong with the arguments is said before any user code is imported, and what is wrong with that
+before anything is started.
 """
 
 from pathlib import Path
@@ -40,15 +41,16 @@ def web(
 ) -> None:
     """Show tasks, workers and queues in the browser, and submit tasks by form."""
     try:
-        from yadtq.web.server import address, bind, serve
+        from yadtq.web.server import address, bind, check, serve
         from yadtq.web.site import create_app
     except ImportError as error:
         raise SettingsError(
             f"`yadtq web` needs the web extra ({error.name} is missing): pip install 'yadtq[web]'"
         ) from error
+    check(host, port)
+    loaded = load_app(app or EXAMPLES, kafka, redis)
     listener = bind(host, port)
     listener.listen()
-    loaded = load_app(app or EXAMPLES, kafka, redis)
     path = data / "web" / "readmodel.sqlite"
     site = create_app(loaded, readmodel_path=path, task_file=task_file, group=group)
     typer.echo(f"YADTQ is at {address(listener)}  (Ctrl+C ends it)")

@@ -27,7 +27,7 @@ from yadtq.ledger.protocol import (
     TaskRecord,
     WorkerRecord,
 )
-from yadtq.settings import Settings, redis_url
+from yadtq.settings import Settings, advice, redis_url
 
 __all__ = [
     "Accept",
@@ -67,4 +67,5 @@ def connect(settings: Settings) -> Ledger:
     from yadtq.ledger.redis import RedisLedger
 
     layout = Layout(settings.prefix)
-    return RedisLedger(redis_url(settings.redis.value), settings.redis.masked, layout, settings.record_ttl_s)
+    address = settings.redis
+    return RedisLedger(redis_url(address.value), address.masked, layout, settings.record_ttl_s, advice(address))

@@ -61,10 +61,15 @@ MOST = 200  # tasks in one script: 3 ms, during which Redis serves nobody else; 
 
 
 class RedisLedger:
-    """One Redis or Valkey primary."""
+    """One Redis or Valkey primary.
 
-    def __init__(self, url: str, shown: str, layout: Layout, record_ttl_s: int) -> None:
-        self._shown = shown
+    Args:
+        shown: Its address, for messages.
+        hint: What they say where it does not answer.
+    """
+
+    def __init__(self, url: str, shown: str, layout: Layout, record_ttl_s: int, hint: str = "Is it running?") -> None:
+        self._shown, self._hint = shown, hint
         self._layout = layout
         self._task_key = layout.task("")
         self._ttl_s = record_ttl_s
@@ -238,7 +243,7 @@ class RedisLedger:
             ) from error
         except (RedisError, OSError) as error:
             raise LedgerUnavailable(
-                f"Redis at {self._shown} does not answer: {str(error).rstrip('.')}. Is it running? `yadtq status`"
+                f"Redis at {self._shown} does not answer: {str(error).rstrip('.')}. {self._hint}"
             ) from error
 
 

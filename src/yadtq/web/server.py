@@ -16,12 +16,8 @@ LOOPBACK = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": soc
 GRACE_S = 1
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Take the port; 0 takes a free one.
-
-    Raises:
-        SettingsError: The address is not this machine's loopback, or the port is taken.
-    """
+def check(host: str, port: int) -> None:
+    """Raises SettingsError where the address is not this machine's loopback, or the port is none."""
     if host not in LOOPBACK:
         raise SettingsError(
             f"the web app listens on 127.0.0.1 only, not on {host!r}: it has no log-in yet, so everybody who can "
@@ -29,6 +25,15 @@ def bind(host: str, port: int) -> socket.socket:
         )
     if not 0 <= port < 65_536:
         raise SettingsError(f"a port is 0 to 65535, not {port}")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port; 0 takes a free one.
+
+    Raises:
+        SettingsError: As `check`, or the port is taken.
+    """
+    check(host, port)
     listener = socket.socket(LOOPBACK[host], socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -31,11 +31,16 @@ UNREACHABLE = {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BRO
 
 
 class KafkaBroker:
-    """One cluster, by its librdkafka properties."""
+    """One cluster, by its librdkafka properties.
 
-    def __init__(self, config: Mapping[str, str], shown: str) -> None:
+    Args:
+        shown: Its address, for messages.
+        hint: What they say where it does not answer.
+    """
+
+    def __init__(self, config: Mapping[str, str], shown: str, hint: str = "Is it running?") -> None:
         self._config: dict[str, Any] = {**properties.CLIENT, **config}
-        self._shown = shown
+        self._shown, self._hint = shown, hint
         self._lock = threading.Lock()
         self._admin: Admin | None = None
         self._asking = threading.Lock()
@@ -212,7 +217,7 @@ class KafkaBroker:
 
     def _unavailable(self, error: Exception, problem: str = "") -> BrokerUnavailable:
         reason = problem or (error.args[0].str() if isinstance(error, KafkaException) else "no answer in time")
-        return BrokerUnavailable(f"Kafka at {self._shown} does not answer: {reason}. Is it running? `yadtq status`")
+        return BrokerUnavailable(f"Kafka at {self._shown} does not answer: {reason}. {self._hint}")
 
 
 def _code(error: Exception) -> int | None:
