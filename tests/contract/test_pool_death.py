@@ -65,6 +65,7 @@ def test_a_killed_runner_costs_what_it_had_started_and_the_rest_runs_elsewhere(b
     assert not bench.recalled
 
 
+@pytest.mark.usefixtures("far_ahead")
 @pytest.mark.parametrize(
     ("count", "ran"),
     [
@@ -78,6 +79,8 @@ def test_what_a_dead_runner_ran_is_told_by_number_and_name(bench: Bench, count: 
         held = bench.attempts(count, "wait", bench.gate.path)
         pool.start(held)
         eventually(lambda: len(bench.started) == count)
+        if count == 7:  # all slots are held: these are given to the runner and do not start
+            pool.start(bench.attempts(3, "nothing"))
         os.kill(pool.pids[0], signal.SIGKILL)
         said = eventually(lambda: bench.said("runner_died"))
     assert said[0].endswith(f"for want of memory; {ran}")
@@ -99,7 +102,7 @@ def test_a_crash_prints_the_frames_of_its_own_thread_only(bench: Bench, capfd: p
     with bench.pool(runners=1, slots=4) as pool:
         assert bench.run(pool, bench.attempt("crash")).ending is Ending.DIED
     said = capfd.readouterr().err
-    assert (said.count(" in crash"), said.count(" in _slot")) == (1, 1)
+    assert (said.count(" in crash"), said.count(" in _send")) == (1, 0)
 
 
 def test_a_runner_that_is_killed_is_replaced_and_its_task_can_run_again_within_a_second(bench: Bench) -> None:

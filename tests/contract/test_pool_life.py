@@ -244,9 +244,12 @@ def test_new_code_that_cannot_be_imported_leaves_the_old_runners_at_work(
         assert re.fullmatch(said, failed[0])
         assert bench.run(pool, bench.attempt("which")).result == b"1"
         code.write_text(good.replace("return 1", "return 2"))
-        assert not bench.said("reloaded")
-        pool.replace()
+        os.kill(pool.pids[0], signal.SIGKILL)
         eventually(lambda: bench.run(pool, bench.attempt("which")).result == b"2", 30)
+        assert not bench.said("reloaded"), "that one was given up"
+        code.write_text(good.replace("return 1", "return 3"))
+        pool.replace()
+        eventually(lambda: bench.run(pool, bench.attempt("which")).result == b"3", 30)
         eventually(lambda: bench.has_said("reloaded", 1))
     finally:
         pool.kill()

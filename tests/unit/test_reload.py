@@ -1,7 +1,8 @@
 """When it is told that all runners of a pool have been replaced."""
 
+from yadtq.runners.process import Stage
 from yadtq.runners.reload import Reload
-from yadtq.runners.staff import Renewal
+from yadtq.runners.staff import Plan, Renewal, Staff
 
 
 class PlayedCrew:
@@ -54,3 +55,27 @@ def test_where_one_crew_has_given_up_it_is_not_told_until_it_is_asked_again() ->
     assert bench.looks(Renewal.COMPLETE, Renewal.COMPLETE) == 0
     bench.reload.begin()
     assert bench.looks(Renewal.COMPLETE, Renewal.COMPLETE) == 1
+
+
+class PlayedChild:
+    def __init__(self, stage: Stage = Stage.STARTING) -> None:
+        self.stage = stage
+        self.replaces: PlayedChild | None = None
+        self.tasks: list[object] = []
+
+
+def test_a_crew_is_complete_when_as_many_new_ones_are_ready_as_it_always_has() -> None:
+    staff = Staff(Plan(slots=1, least=2, most=2), lambda _: PlayedChild())  # type: ignore[arg-type, return-value]
+    staff.children += [PlayedChild(Stage.READY), PlayedChild(Stage.READY)]  # type: ignore[list-item]
+    staff.replace_all()
+    for seen in (Renewal.GOES_ON, Renewal.COMPLETE):
+        (replaces,) = staff.vacancies(0.0)
+        staff.children.append(staff.hire(replaces, 0.0))
+        staff.ready(staff.children[-1], [])
+        assert staff.renewal() is seen
+    staff.remove(staff.children[-1])  # it has died
+    assert staff.renewal() is Renewal.GOES_ON
+    staff.children.append(staff.hire(None, 0.0))
+    assert staff.renewal() is Renewal.GOES_ON
+    staff.ready(staff.children[-1], [])
+    assert staff.renewal() is Renewal.COMPLETE
