@@ -13,6 +13,7 @@ from yadtq.codec import OutcomeRecord, decode_outcome
 from yadtq.layout import HEADER_MARKER
 from yadtq.states import State
 
+LOOK_S = 0.25  # rates come from Kafka's times, so it need not be often
 READ_S = 60.0
 READ_MOST = 5_000
 

@@ -31,7 +31,9 @@ class Ours:
     ) -> None:
         """Wait for so many outcomes."""
         broker, outcomes = self._app.broker, self._outcomes
-        self._bench.site.until(lambda: delivery.reached(broker, outcomes, since, count), what, timeout_s, worker)
+        self._bench.site.until(
+            lambda: delivery.reached(broker, outcomes, since, count), what, timeout_s, worker, delivery.LOOK_S
+        )
 
     def _check(
         self, since: Mapping[TopicPartition, int], ids: Sequence[str], right: Callable[[str, bytes], bool]

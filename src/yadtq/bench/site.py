@@ -17,7 +17,7 @@ from typing import Any
 
 from yadtq.app import App
 from yadtq.bench.tasks import build
-from yadtq.dev.process import Interrupt, Process, start, wait_until
+from yadtq.dev.process import POLL_S, Interrupt, Process, start, wait_until
 from yadtq.errors import ServiceError
 from yadtq.layout import OUTCOMES_CONFIG
 from yadtq.publisher import ensure_queue
@@ -127,8 +127,13 @@ class Site:
             raise ServiceError(f"{name} gave no answer; see {self.log(name)}")
         return answer
 
-    def until(self, condition: Callable[[], bool], what: str, timeout_s: float, process: Process) -> None:
+    def until(
+        self, condition: Callable[[], bool], what: str, timeout_s: float, process: Process, every_s: float = POLL_S
+    ) -> None:
         """Wait for what a process brings about.
+
+        Args:
+            every_s: How often to look; a look at Kafka costs it and us a millisecond of the cores that are measured.
 
         Raises:
             ServiceError: It never came, or the process ended before.
@@ -140,7 +145,7 @@ class Site:
             came = condition()
             return came or not process.alive
 
-        wait_until(settled, timeout_s, self.interrupt)
+        wait_until(settled, timeout_s, self.interrupt, every_s)
         if not came:
             happened = f"did not come within {timeout_s:g} s" if process.alive else "cannot come: its process has ended"
             raise ServiceError(f"{what} {happened}; logs are in {self.folder}")

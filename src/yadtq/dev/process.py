@@ -41,7 +41,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, interrupt: Interrupt) -> bool:
+def wait_until(condition: Callable[[], bool], timeout_s: float, interrupt: Interrupt, every_s: float = POLL_S) -> bool:
     """Poll until the condition holds; False when it never did.
 
     Raises:
@@ -52,7 +52,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, interrupt: Inter
         interrupt.check()
         if time.monotonic() > deadline_mono:
             return False
-        time.sleep(POLL_S)
+        time.sleep(every_s)
     return True
 
 

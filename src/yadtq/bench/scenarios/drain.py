@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from statistics import median
-from time import monotonic
 
 from yadtq.app import App
 from yadtq.bench import delivery
@@ -23,7 +22,6 @@ from yadtq.dev.process import Process
 
 CHUNK = 2_000
 COUNTED = 0.1  # of the tasks are done when counting begins
-LOOK_S = 0.1  # each look costs Kafka something
 DRAIN_S = 180.0
 RUNNERS, SLOTS = 2, 8
 
@@ -59,20 +57,14 @@ class OnKafka:
         with self._working() as process:
             cost = Cost({self._name: process.identity.pid, **self._site.pids})
 
-            looked_s = 0.0
-
             def all_written() -> bool:
-                nonlocal looked_s
-                if monotonic() < looked_s + LOOK_S:
-                    return False
-                looked_s = monotonic()
                 done = delivery.written(broker, self._outcomes, since)
                 if done >= count * COUNTED:
                     cost.look(min(done, count))
                 return done >= count and delivery.reached(broker, self._outcomes, since, count)
 
             what = f"{self._name}: the last of {count:,} outcomes"
-            self._site.until(all_written, what, DRAIN_S, process)
+            self._site.until(all_written, what, DRAIN_S, process, delivery.LOOK_S)
         found = delivery.check(
             broker, self._outcomes, since, list(expected), lambda task_id, result: result == expected[task_id]
         )
