@@ -173,13 +173,12 @@ class ReadModel:
     def positions(self) -> dict[TopicPartition, int]:
         """Return the next offset of each partition."""
         with self.reading() as db:
-            rows = db.execute("SELECT topic, partition, next FROM positions").fetchall()
-        return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
+            return _positions(db)
 
     def apply(self, records: Sequence[Record], sources: Mapping[str, Source]) -> dict[TopicPartition, int]:
-        """Take records in, in the order of each partition; return how far their partitions are in the file.
+        """Take records in, in the order of each partition; return the next offset of each partition.
 
-        That is further than the records where another process writes it too.
+        That is further than the records where another process writes the file too.
 
         Raises:
             Foreign: The file tells of another Kafka; rebuild it.
@@ -189,21 +188,18 @@ class ReadModel:
             if self._read_life() != self.life:
                 self.life = self._read_life()
                 raise Rebuilt
-            fresh, moved, positions = self._fresh(db, records)
+            fresh, moved = self._fresh(db, records)
             self._write(db, fresh, sources)
             db.executemany(
                 "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)",
                 [(*where, last.offset + 1, _check(last)) for where, last in moved.items()],
             )
-        return positions | {where: last.offset + 1 for where, last in moved.items()}
+            return _positions(db)
 
     def _fresh(
         self, db: sqlite3.Connection, records: Sequence[Record]
-    ) -> tuple[list[Record], dict[TopicPartition, Record], dict[TopicPartition, int]]:
-        """Leave out what was applied before, and see that the last of those is what it was.
-
-        Returns what is left, the last one of each partition, and the positions before.
-        """
+    ) -> tuple[list[Record], dict[TopicPartition, Record]]:
+        """Leave out what was applied before, and see that the last of those is what it was."""
         stored = {
             TopicPartition(topic, partition): (offset, check)
             for topic, partition, offset, check in db.execute("SELECT * FROM positions")
@@ -217,7 +213,7 @@ class ReadModel:
                 moved[record.where] = record
             elif record.offset == position - 1 and _check(record) != check:
                 raise Foreign(f"{record.topic} {record.partition} has another record at offset {record.offset}")
-        return fresh, moved, {where: position for where, (position, _) in stored.items()}
+        return fresh, moved
 
     def _write(self, db: sqlite3.Connection, records: Iterable[Record], sources: Mapping[str, Source]) -> None:
         # In the order of the records: what a later one does depends on what an earlier one did.
@@ -333,6 +329,11 @@ class ReadModel:
                 more = old | {"before": LATEST_MS + 1, "most": max(share, 0)}
                 trimmed += gone + db.execute(_TRIM, more).rowcount
         return trimmed
+
+
+def _positions(db: sqlite3.Connection) -> dict[TopicPartition, int]:
+    rows = db.execute("SELECT topic, partition, next FROM positions")
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
 
 
 def _connect(path: Path) -> sqlite3.Connection:
