@@ -136,13 +136,19 @@ def test_a_fence_of_the_life_before_is_never_right_by_chance(stage: Stage) -> No
     check(stage, ["t"])
 
 
-def test_what_an_earlier_incarnation_claimed_is_not_registered(stage: Stage) -> None:
-    """The model's `register_old`: it was DEAD meanwhile, and its task somebody else's."""
+def late(stage: Stage) -> Player:
+    """A worker that runs a task and has not beaten for a minute."""
     stage.publish("t")
     slow = stage.player("slow")
     slow.turn(2)
     slow.runner.begin()
     stage.clock.turn(60_000)
+    return slow
+
+
+def test_what_an_earlier_incarnation_claimed_is_not_registered(stage: Stage) -> None:
+    """The model's `register_old`: it was DEAD meanwhile, and its task somebody else's."""
+    slow = late(stage)
     slow.heartbeat.turn()
     slow.heartbeat.turn()
     assert "reborn" in slow.kinds()
@@ -155,11 +161,7 @@ def test_what_an_earlier_incarnation_claimed_is_not_registered(stage: Stage) -> 
 
 def test_a_worker_whose_lease_may_be_over_beats_before_it_registers(stage: Stage) -> None:
     """Where the heartbeats are there still, the beat tells it that its attempts are somebody else's."""
-    stage.publish("t")
-    slow = stage.player("slow")
-    slow.turn(2)
-    slow.runner.begin()
-    stage.clock.turn(60_000)
+    slow = late(stage)
     stage.ledger.wipe()
     slow.turn(2)
     assert "waiting_for_ledger" in slow.kinds()
