@@ -199,7 +199,7 @@ class Engine(Service):
         if numbers:
             self.runner.recall(numbers)
 
-    def _clear(self, task_type: str) -> None:
+    def _recall_type(self, task_type: str) -> None:
         """What of a type that runs alone from now on has not started leaves the shared runners."""
         self._telemetry.tell(Event("isolated", detail=f"tasks {task_type!r} run alone: one ended a process of its own"))
         shared = [work for work in self._running.values() if work.place == "shared"]
@@ -287,7 +287,7 @@ class Engine(Service):
         self._lineup.done(done)
         for work, wait_s in back:
             if work.verdict is not None and work.verdict.died and self._lineup.isolate(work):
-                self._clear(work.envelope.task_type)
+                self._recall_type(work.envelope.task_type)
             self._claim_again(work, wait_s)
         over, refused = self._settler.sealed(flight.sealing, answers.seals)
         close_records(over)
